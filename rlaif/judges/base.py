@@ -1,0 +1,44 @@
+"""What a judge is: a generator that yields requests, is sent replies, and returns judgments. It makes no call.
+
+    def __call__(self, task) -> Generator[list[Request], list[Reply], list[Judgment]]
+
+A judge is deterministic: the same task and the same replies give the same requests and the same judgments. Its
+only randomness is `task.rng()`. The driver sends the replies in the order of the requests. A reply with `error` set
+is no answer: its judgment has status "error".
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator
+from typing import Protocol
+
+import msgspec
+
+from rlaif.records import Judgment, Prompt, Reply, Request, Response, make_id
+
+JudgeRun = Generator[list[Request], list[Reply], list[Judgment]]
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """What one judge run looks at: a prompt and as many responses as the judge's `arity` says."""
+
+    prompt: Prompt
+    responses: list[Response]
+    seed: int = 0
+
+    @property
+    def id(self) -> str:
+        return make_id(self.prompt.id, *(response.id for response in self.responses))
+
+    def rng(self) -> random.Random:
+        """A generator of its own for this task: the same for the same seed and task, whatever ran before."""
+        return random.Random(make_id(self.seed, self.id))
+
+
+class Judge(Protocol):
+    """`arity`: how many responses one task holds: 1 pointwise, 2 pairwise, 0 all of the prompt's (listwise)."""
+
+    arity: int
+
+    def __call__(self, task: Task) -> JudgeRun: ...

@@ -1,0 +1,26 @@
+"""Where the files that ship with rlaif lie: in the checkout, or inside the installed wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def shipped(name: str) -> Path:
+    """The shipped folder `name`: one of prompts, pipelines, data."""
+    inside = _PACKAGE / "_shipped" / name
+    return inside if inside.is_dir() else _PACKAGE.parent / name
+
+
+def resolve(value: str, base: Path) -> Path:
+    """A path from a config: `shipped:NAME/…` is a shipped file, else relative to `base` (the config's folder).
+
+    A shipped config may live in site-packages, so what users name on the command line is resolved
+    against the working folder by the caller passing that as `base`.
+    """
+    if value.startswith("shipped:"):
+        name, _, rest = value.removeprefix("shipped:").partition("/")
+        return shipped(name) / rest
+    path = Path(value).expanduser()
+    return path if path.is_absolute() else base / path
