@@ -119,7 +119,7 @@ def _environment(folder: Path) -> ImmutableSandboxedEnvironment:
 
 def _hash_with_imports(env: ImmutableSandboxedEnvironment, folder: Path, name: str, source: str) -> str:
     digest = hashlib.sha256(source.encode())
-    for imported in sorted(set(meta.find_referenced_templates(env.parse(source)))  - {None}):  # type: ignore[type-var]
+    for imported in sorted(set(meta.find_referenced_templates(env.parse(source))) - {None}):  # type: ignore[type-var]
         assert env.loader is not None
         digest.update(env.loader.get_source(env, str(imported))[0].encode())
     return digest.hexdigest()

@@ -84,7 +84,9 @@ def find(name: str, where: str = "engines") -> Any:
     target = BUILT_IN.get(name) or _entry_points().get(name) or (name if ":" in name else None)
     if target is None:
         known = ", ".join(sorted({*BUILT_IN, *_entry_points()}))
-        raise ConfigError(f"{where}: unknown engine {name!r}; known: {known}, or an import path 'package.module:Class'")
+        raise ConfigError(
+            f"{where}: unknown engine {name!r}; known: {known}, or an import path 'package.module:Class'"
+        )
     return import_path(target, where)
 
 
