@@ -1,0 +1,338 @@
+"""The run folder: the journal in which every reply is paid for once, the tables, the manifest.
+
+A request's key says everything that can change its reply: a version tag, the canonical request (messages, sampling,
+sample and attempt numbers, schema, template arguments) and the identity of the engine. `content_key` is the same
+without the identity; recordings are replayed by it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+import msgspec
+
+from rlaif.errors import RequestFailed, StoreError
+from rlaif.records import SCHEMA_VERSION, Dropped, Reply, Request
+
+_VERSION_TAG = b"rlaif-key-1\x00"
+_T = TypeVar("_T", bound=msgspec.Struct)
+_FSYNC_EVERY_S = 1.0
+_LOCK_FD = "RLAIF_LOCK_FD"  # a stage's child process inherits its parent's lock through this descriptor
+
+# `role` only routes, so it is not in the key
+_DEFAULTS: list[tuple[str, Any]] = [
+    ("max_tokens", 512), ("temperature", 1.0), ("top_p", 1.0), ("stop", []), ("labels", []), ("top_logprobs", 0),
+    ("json_schema", None), ("sample", 0), ("attempt", 0), ("extra", {}),
+]  # fmt: skip
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+
+
+def _normalised(value: Any) -> Any:
+    """1.0 and 1 are one number; bools stay bools; containers are walked."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _normalised(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_normalised(item) for item in value]
+    return value
+
+
+def _canonical(request: Request) -> bytes:
+    body: dict[str, Any] = {"messages": request.messages}
+    for name, default in _DEFAULTS:
+        value = getattr(request, name)
+        if value != default:
+            body[name] = _normalised(value)
+    try:
+        return _VERSION_TAG + _encode_sorted(body)
+    except UnicodeEncodeError:
+        raise RequestFailed("lone_surrogate", "a message holds a lone surrogate, which is not text") from None
+
+
+def content_key(request: Request) -> str:
+    """32 hex digits: the request without the engine. Errors: RequestFailed for text that is not Unicode."""
+    return hashlib.sha256(_canonical(request)).hexdigest()[:32]
+
+
+def canonical_key(request: Request, identity: str) -> str:
+    """32 hex digits: the request and the engine that is asked."""
+    return hashlib.sha256(_canonical(request) + b"\x00" + identity.encode()).hexdigest()[:32]
+
+
+def seed_of(key: str) -> int:
+    """The 63-bit seed of a request: a resumed run draws what the unbroken one would have drawn."""
+    return int(key[:16], 16) >> 1
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the journal. `t`: Unix seconds when the reply came."""
+
+    v: int = SCHEMA_VERSION
+    key: str
+    content: str
+    t: float
+    role: str
+    reply: Reply
+
+
+class _EntryHead(msgspec.Struct):
+    key: str
+    v: int = SCHEMA_VERSION
+
+
+class Journal:
+    """Append-only replies, found by key. One writer; a row is one `write`, so a killed process loses none.
+
+    A torn last row (power loss) is cut before appending. fsync runs at most once a second and on close.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offsets: dict[bytes, int] = {}
+        self._encode = msgspec.json.Encoder().encode
+        self._decoder = msgspec.json.Decoder(Entry)
+        self._synced = time.monotonic()
+        self.damaged = 0  # complete rows that are not ours: skipped, so they would be paid for again
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            self._reader = os.fdopen(os.dup(self._fd), "rb")
+            self._end = self._load()
+        except OSError as error:
+            raise StoreError(f"{path}: cannot open the journal: {error.strerror}") from None
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def __contains__(self, key: str) -> bool:
+        return bytes.fromhex(key) in self._offsets
+
+    def _load(self) -> int:
+        head = msgspec.json.Decoder(_EntryHead)
+        offset = 0
+        self._reader.seek(0)
+        for number, line in enumerate(self._reader, 1):
+            if not line.endswith(b"\n"):
+                os.ftruncate(self._fd, offset)
+                break
+            try:
+                entry = head.decode(line)
+                digest = bytes.fromhex(entry.key)
+            except (msgspec.MsgspecError, ValueError):
+                self.damaged += 1
+            else:
+                if entry.v > SCHEMA_VERSION:
+                    raise StoreError(
+                        f"{self.path}:{number}: schema version {entry.v}; this rlaif reads up to {SCHEMA_VERSION}"
+                    )
+                self._offsets[digest] = offset
+            offset += len(line)
+        return offset
+
+    def get(self, key: str) -> Reply | None:
+        """The recorded reply, or None."""
+        offset = self._offsets.get(bytes.fromhex(key))
+        if offset is None:
+            return None
+        self._reader.seek(offset)
+        entry = self._decoder.decode(self._reader.readline())
+        return msgspec.structs.replace(entry.reply, key=key)
+
+    def put(self, key: str, content: str, role: str, reply: Reply) -> None:
+        """Append one reply. Errors: StoreError (disk full, …); the file then ends where it ended before."""
+        entry = Entry(key=key, content=content, t=round(time.time(), 3), role=role, reply=reply)
+        row = self._encode(entry) + b"\n"
+        try:
+            written = os.write(self._fd, row)
+            if written != len(row):
+                raise OSError(28, "No space left on device")
+        except OSError as error:
+            os.ftruncate(self._fd, self._end)
+            raise StoreError(f"{self.path}: cannot write to the journal: {error.strerror}") from None
+        self._offsets[bytes.fromhex(key)] = self._end
+        self._end += written
+        now = time.monotonic()
+        if now - self._synced > _FSYNC_EVERY_S:
+            self._synced = now
+            os.fsync(self._fd)
+
+    def entries(self) -> Iterator[Entry]:
+        """Every row, in arrival order."""
+        with self.path.open("rb") as file:
+            for line in file:
+                try:
+                    yield self._decoder.decode(line)
+                except msgspec.MsgspecError:
+                    continue
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.fsync(self._fd)
+            self._reader.close()
+            os.close(self._fd)
+            self._fd = -1
+
+
+class Reasks:
+    """Replies that the user asked to be asked again: `--retry unparsed`. A deliberate re-ask has a key of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._keys: set[str] = set()
+        if path.exists():
+            self._keys.update(path.read_text().split())
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._keys
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def add(self, keys: Iterable[str]) -> int:
+        new = sorted(set(keys) - self._keys)
+        if new:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write("".join(f"{key}\n" for key in new))
+            self._keys.update(new)
+        return len(new)
+
+
+class RunFolder:
+    """A run's files (docs/formats.md). Open it with `with`; a second process that opens it gets a StoreError."""
+
+    def __init__(self, path: str | Path, *, wait_s: float = 5.0) -> None:
+        self.path = Path(path)
+        self._wait_s = wait_s
+        self._lock: int | None = None
+        self._journal: Journal | None = None
+
+    def __enter__(self) -> RunFolder:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = _inherited_lock(self.path) or os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot use this run folder: {error.strerror}") from None
+        _acquire(self._lock, self.path, self._wait_s)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def lock_for_child(self) -> tuple[int, dict[str, str]]:
+        """The descriptor a child process must inherit, and the environment that tells it so."""
+        assert self._lock is not None, "the folder is not open"
+        return self._lock, {_LOCK_FD: str(self._lock)}
+
+    @property
+    def journal(self) -> Journal:
+        if self._journal is None:
+            self._journal = Journal(self.path / "journal.jsonl")
+        return self._journal
+
+    def release_journal(self) -> None:
+        """Close the journal so that a child process can be its one writer."""
+        if self._journal is not None:
+            self._journal.close()
+            self._journal = None
+
+    @property
+    def reasks(self) -> Reasks:
+        return Reasks(self.path / "reasks.txt")
+
+    def table(self, name: str) -> Path:
+        return self.path / f"{name}.jsonl"
+
+    def read(self, name: str, record: type[_T]) -> Iterator[_T]:
+        """The rows of a table. Errors: StoreError if an earlier stage has not written it."""
+        from rlaif import io
+
+        path = self.table(name)
+        if not path.exists():
+            raise StoreError(f"{path}: not there yet; run the stage that writes {name} first")
+        return io.read_table(path, record)
+
+    def write(self, name: str, rows: Iterable[msgspec.Struct]) -> int:
+        """Replace a table, whole or not at all; returns the number of rows."""
+        from rlaif import io
+
+        return io.write_table(self.table(name), rows)
+
+    def drop(self, stage: str, rows: Iterable[Dropped]) -> int:
+        """Replace what `stage` dropped; the other stages' rows stay."""
+        path = self.table("dropped")
+        kept = [row for row in self.read("dropped", Dropped) if row.stage != stage] if path.exists() else []
+        new = list(rows)
+        self.write("dropped", [*kept, *new])
+        return len(new)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        path = self.path / "manifest.json"
+        try:
+            loaded = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path}: cannot read: {error}") from None
+        if loaded.get("schema_version", 1) > SCHEMA_VERSION:
+            raise StoreError(f"{path}: schema version {loaded['schema_version']} is newer than this rlaif reads")
+        return dict(loaded)
+
+    def save_manifest(self, manifest: dict[str, Any]) -> None:
+        write_whole(self.path / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Replace a file: readers see the old bytes or the new ones. Errors: StoreError."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise StoreError(f"{path}: cannot write: {error.strerror}") from None
+
+
+def _inherited_lock(path: Path) -> int | None:
+    """The parent's lock descriptor, if we are its child and it is the lock of this folder."""
+    value = os.environ.get(_LOCK_FD)
+    if value is None:
+        return None
+    try:
+        mine, theirs = (path / ".lock").stat(), os.fstat(int(value))
+    except (OSError, ValueError):
+        return None
+    return os.dup(int(value)) if (mine.st_dev, mine.st_ino) == (theirs.st_dev, theirs.st_ino) else None
+
+
+def _acquire(lock: int, path: Path, wait_s: float) -> None:
+    deadline = time.monotonic() + wait_s  # a killed run's child needs a moment to notice
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                os.close(lock)
+                raise StoreError(f"{path}: another rlaif process is working on this run folder") from None
+            time.sleep(0.1)
