@@ -1,0 +1,189 @@
+"""From a reply to a verdict. Pure: no clock, no randomness, no files, and never an exception for any text.
+
+One object, `Choice`, both prints the output instruction into the prompt and reads the reply, so the two cannot
+drift. A reply that does not hold exactly one offered verdict in the declared form is no verdict: it gets a status.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from typing import Literal
+
+import msgspec
+
+from rlaif.records import Reply, Status, TokenLogprob
+
+_CLOSE_THINK = "</think>"
+_VERDICT_LINE = re.compile(r"^\W*(?:final\s+)?verdict\W*?[:：]\s*(?P<value>.*)$", re.IGNORECASE)
+_PLACEHOLDER = re.compile(r"^<[^>]*>$")  # an echo of the instruction's own placeholder is not an answer
+_REFUSAL = re.compile(
+    r"^\W*(?:i['’]?m sorry|i am sorry|sorry, (?:but )?i|i can(?:no|['’])t (?:help|assist|do|judge|compare|comply)|"
+    r"i(?: am|['’]m) (?:unable|not able) to|i (?:must|have to) (?:decline|refuse)|i won['’]t)",
+    re.IGNORECASE,
+)
+
+
+class Parsed(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reply says. `label` is one of the offered ones, or None with a `reason`.
+
+    `probabilities` sum to 1 over the offered labels; `label_mass` is what they had together before that.
+    """
+
+    status: Status = "ok"
+    label: str | None = None
+    probabilities: dict[str, float] | None = None
+    label_mass: float | None = None
+    rationale: str | None = None
+    reason: str | None = None
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """A menu of labels. `read`: "logprobs" (the next token's distribution) or "text" (a line "Verdict: LABEL").
+
+    `tie`: the label that means a tie, if one is offered.
+    """
+
+    labels: tuple[str, ...] = ("A", "B")
+    read: Literal["logprobs", "text"] = "logprobs"
+    tie: str | None = None
+    min_mass: float = 0.5
+
+    @property
+    def instruction(self) -> str:
+        """What the frame prints last."""
+        menu = self._menu()
+        if self.read == "logprobs":
+            return f"Answer with one letter: {menu}."
+        return (
+            "First compare them in a few sentences. Then end your reply with one line of the form "
+            f"“Verdict: <letter>”, where <letter> is {menu}."
+        )
+
+    def _menu(self) -> str:
+        named = [f"{label} for a tie" if label == self.tie else label for label in self.labels]
+        return " or ".join(named) if len(named) == 2 else ", ".join(named[:-1]) + f", or {named[-1]}"
+
+    def parse(self, reply: Reply) -> Parsed:
+        """The verdict, or why there is none."""
+        if reply.error is not None:
+            return Parsed(status="error", reason=reply.error)
+        if reply.finish_reason in ("refusal", "content_filter"):
+            return Parsed(status="refused", reason="the engine reports a refusal")
+        return read_logprobs(reply, self) if self.read == "logprobs" else read_text(reply, self)
+
+
+def read_text(reply: Reply, choice: Choice) -> Parsed:
+    """The declared form is a line of its own, after any thinking: "Verdict: LABEL".
+
+    Two different verdicts in that form are no verdict, wherever they stand; verdict-like words in any other form
+    are ignored. A reply cut off by the token limit is no verdict either: its last line may have gone on.
+    """
+    text = after_thinking(reply.text)
+    if text is None:
+        status: Status = "truncated" if reply.finish_reason == "length" else "unparsed"
+        return Parsed(status=status, reason="the thinking never ends")
+    if reply.finish_reason == "length":
+        return Parsed(status="truncated", reason="cut off by the token limit", rationale=text or None)
+    values: list[str] = []
+    for line in plain(text).splitlines():
+        match = _VERDICT_LINE.match(line.strip())
+        if match:
+            value = match["value"].strip().strip("*_`'\"“”‘’.,;:()[]{} ")
+            if not _PLACEHOLDER.match(match["value"].strip(' *`."“”')):
+                values.append(value)
+    return _one_value(values, text, choice)
+
+
+def _one_value(values: list[str], text: str, choice: Choice) -> Parsed:
+    rationale = text.strip() or None
+    if not values:
+        if _REFUSAL.match(text):
+            return Parsed(status="refused", reason="the reply reads as a refusal", rationale=rationale)
+        reason = "no line “Verdict: …”" if rationale else "an empty reply"
+        return Parsed(status="unparsed", reason=reason, rationale=rationale)
+    folded = {value.casefold() for value in values}
+    if len(folded) > 1:
+        shown = ", ".join(repr(value[:20]) for value in values[:3])
+        return Parsed(status="unparsed", reason=f"different verdicts in one reply: {shown}", rationale=rationale)
+    offered = {label.casefold(): label for label in choice.labels}
+    label = offered.get(folded.pop())
+    if label is None:
+        reason = f"{values[0][:40]!r} was not offered; offered: {', '.join(choice.labels)}"
+        return Parsed(status="unparsed", reason=reason, rationale=rationale)
+    certain = {other: float(other == label) for other in choice.labels}
+    return Parsed(label=label, probabilities=certain, rationale=rationale)
+
+
+def read_logprobs(reply: Reply, choice: Choice) -> Parsed:
+    """Softmax over the labels' probabilities at the verdict's position, summed over token variants (RLAIF,
+    arXiv 2309.00267, section 3.1). Little mass on the labels is no verdict, not a ratio of two tiny numbers.
+
+    A label outside the listed alternatives is at most as likely as the least of them, and at most what is left.
+    """
+    if not reply.logprobs:
+        return Parsed(status="unparsed", reason="the reply carries no log-probabilities")
+    position = _verdict_position(reply.logprobs)
+    if position is None:
+        return Parsed(status="unparsed", reason="no token after the thinking")
+    probability, listed, least = _label_probabilities(position, choice.labels)
+    mass = math.fsum(probability.values())
+    if mass < choice.min_mass:
+        reason = f"the labels have {mass:.3f} of the probability, below {choice.min_mass:g}"
+        return Parsed(status="unparsed", reason=reason, label_mass=min(mass, 1.0))
+    bound = min(least, max(0.0, 1.0 - listed))
+    bounded = {label: probability.get(label, bound) for label in choice.labels}
+    total = math.fsum(bounded.values())
+    shares = {label: value / total for label, value in bounded.items()}
+    return Parsed(label=_most_likely(shares), probabilities=shares, label_mass=min(mass, 1.0))
+
+
+def _most_likely(shares: dict[str, float]) -> str | None:
+    """The likeliest label; None if two share that place, since taking the one named first would be a bias."""
+    best = max(shares.values())
+    winners = [label for label, share in shares.items() if share == best]
+    return winners[0] if len(winners) == 1 else None
+
+
+def _label_probabilities(position: TokenLogprob, labels: tuple[str, ...]) -> tuple[dict[str, float], float, float]:
+    """Probability of each label that is listed, of everything listed, and of the least likely one listed."""
+    listed = list(position.top)
+    if all(token != position.token for token, _ in listed):
+        listed.append((position.token, position.logprob))
+    probability: dict[str, float] = {}
+    total, least = 0.0, 1.0
+    for token, logprob in listed:
+        value = math.exp(min(logprob, 0.0)) if not math.isnan(logprob) else 0.0
+        total += value
+        least = min(least, value)
+        label = plain(token).strip()
+        if label in labels:
+            probability[label] = probability.get(label, 0.0) + value
+    return probability, total, least
+
+
+def _verdict_position(tokens: list[TokenLogprob]) -> TokenLogprob | None:
+    """The first token that is not white space, after any thinking."""
+    start, seen = 0, ""
+    for index, token in enumerate(tokens):
+        seen += token.token
+        if _CLOSE_THINK in seen:
+            start, seen = index + 1, ""
+    return next((token for token in tokens[start:] if token.token.strip()), None)
+
+
+def after_thinking(text: str) -> str | None:
+    """What follows the thinking; None if it is opened and never closed."""
+    _, close, rest = text.rpartition(_CLOSE_THINK)
+    if close:
+        return rest
+    return None if text.lstrip().startswith("<think>") else text
+
+
+def plain(text: str) -> str:
+    """Full-width letters and digits as plain ones, invisible format characters (bidi marks, …) removed."""
+    if text.isascii():
+        return text
+    folded = unicodedata.normalize("NFKC", text)
+    return "".join(char for char in folded if unicodedata.category(char) != "Cf")
