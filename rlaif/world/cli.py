@@ -1,0 +1,87 @@
+"""`rlaif world …`: build the tiny models, regenerate the prompts, check what is shipped."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the `world` command to the main parser."""
+    world = subparsers.add_parser("world", help="the tiny offline world: build its models, check them")
+    _add_commands(world)
+
+
+def _add_commands(world: argparse.ArgumentParser) -> None:
+    commands = world.add_subparsers(dest="world_command", required=True, metavar="COMMAND")
+    build = commands.add_parser("build", help="train a tiny model from scratch (minutes on one core)")
+    build.add_argument("what", choices=("policy", "judge", "second-judge"))
+    build.add_argument("--out", type=Path, required=True, help="folder to write the model to")
+    build.add_argument("--seed", type=int, default=0)
+    build.add_argument("--steps", type=int, help="optimizer steps; the default is what the shipped weights had")
+    build.set_defaults(func=_build)
+    prompts = commands.add_parser("prompts", help="write the prompts of the tiny world as JSONL")
+    prompts.add_argument("--out", type=Path, required=True, help="file to write")
+    prompts.add_argument("--n", type=int, default=0, help="how many; 0 means all")
+    prompts.add_argument("--seed", type=int, default=0, help="decides the order, and so which come first")
+    prompts.add_argument("--heldout", action="store_true", help="prompts that no shipped model was trained on")
+    prompts.set_defaults(func=_prompts)
+    check = commands.add_parser("check", help="measure the shipped models against the oracle")
+    check.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
+    check.add_argument("--models", type=Path, help="folder with policy/, judge/ and second-judge/")
+    check.add_argument("--pairs", type=int, default=400, help="pairs per principle in each set")
+    check.add_argument("--split", choices=("heldout", "dev"), default="heldout", help="dev is for decisions")
+    check.add_argument("--seed", type=int, default=0)
+    check.set_defaults(func=_check)
+
+
+def _quiet_threads() -> None:
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _build(args: argparse.Namespace) -> int:
+    _quiet_threads()
+    from dataclasses import replace
+
+    from rlaif.world.train_judge import JUDGE, SECOND_JUDGE, train_judge
+    from rlaif.world.train_policy import DEFAULT_STEPS, train_policy
+
+    if args.what == "policy":
+        train_policy(args.out, args.seed, args.steps or DEFAULT_STEPS)
+    else:
+        recipe = JUDGE if args.what == "judge" else SECOND_JUDGE
+        train_judge(replace(recipe, steps=args.steps) if args.steps else recipe, args.out, args.seed)
+    return 0
+
+
+def _prompts(args: argparse.Namespace) -> int:
+    from rlaif.world.prompts import write_prompts
+
+    n = write_prompts(args.out, args.n, args.seed, "heldout" if args.heldout else "train")
+    print(f"{n} prompts written to {args.out}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    _quiet_threads()
+    from rlaif.paths import shipped
+    from rlaif.world.check import run_check
+
+    return run_check(args.models or shipped("data") / "tiny", args.pairs, args.split, args.seed, as_json=args.json)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m rlaif.world.cli …`, the same commands without the word `world`."""
+    parser = argparse.ArgumentParser(prog="rlaif world")
+    _add_commands(parser)
+    args = parser.parse_args(argv)
+    status: int = args.func(args)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
