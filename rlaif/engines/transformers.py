@@ -1,0 +1,439 @@
+"""A Hugging Face causal LM in this process: micro-batches by length, exact label log-probs, one seed per request."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import inspect
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from rlaif.engines import local
+from rlaif.engines.base import Capabilities
+from rlaif.engines.batching import MicroBatcher
+from rlaif.errors import EngineError, RequestFailed
+from rlaif.records import Message, Reply, Request, TokenLogprob, Usage
+
+_WHERE = "engine transformers"
+_EXTRA = ("chat_template_kwargs",)
+_KEEP_SHARE = 0.75  # finished rows leave the batch once fewer than this share of its rows is alive
+
+
+class TransformersEngine:
+    """`model`: a folder, `shipped:…`, or a hub id (with `revision`). Weights must be safetensors; code is never run.
+
+    `batch_tokens` bounds rows × (longest prompt + longest reply) of a batch, `max_batch` its rows.
+    `quantization` holds the arguments of `transformers.BitsAndBytesConfig`; with a `method` key, those of that
+    class of transformers instead (`{"method": "TorchAoConfig", …}`). `adapter`: a PEFT folder. `threads`: CPU
+    threads of torch, for the whole process. Other keyword arguments go to `from_pretrained` as they are.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        revision: str | None = None,
+        dtype: str = "auto",
+        device: str = "auto",
+        device_map: str | dict[str, Any] | None = None,
+        quantization: dict[str, Any] | None = None,
+        adapter: str | None = None,
+        batch_tokens: int = 16384,
+        max_batch: int = 128,
+        context_tokens: int | None = None,
+        attn_implementation: str | None = None,
+        threads: int | None = None,
+        model_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        self.model = model
+        self._folder = local.find_folder(model, _WHERE)
+        if self._folder:
+            local.check_folder(self._folder, _WHERE)
+        self._adapter, adapter_sha256 = local.adapter_identity(adapter, _WHERE)
+        self._revision, self._dtype, self._device, self._device_map = revision, dtype, device, device_map
+        self._quantization, self._attention = quantization, attn_implementation
+        self._batch_tokens, self._max_batch, self._threads = batch_tokens, max_batch, threads
+        self._model_kwargs = model_kwargs or {}
+        self.identity = local.model_identity(
+            model,
+            self._folder,
+            revision,
+            {
+                "dtype": dtype if dtype != "auto" else "",
+                "quantization": quantization,
+                "adapter": adapter_sha256,
+                "model_kwargs": model_kwargs,
+            },
+        )
+        self.capabilities = Capabilities(
+            logprobs=True,
+            exact_labels=True,
+            context_tokens=context_tokens or local.context_of(self._folder),
+            concurrency=4 * max_batch,
+        )
+        self._chat: local.ChatFormat | None = None
+        self._lm: Any = None
+        self._batcher: MicroBatcher[_Row] = MicroBatcher(self._plan, self._run)
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self._load)
+
+    async def complete(self, request: Request, seed: int) -> Reply:
+        if self._chat is None or self._lm is None:
+            raise EngineError(f"{_WHERE}: not started")
+        if request.json_schema is not None:
+            raise EngineError(f"{_WHERE}: cannot hold a reply to a JSON schema; the vllm and openai engines can")
+        local.reject_unknown_extra(request, _EXTRA, _WHERE)
+        ids = self._chat.encode(request)
+        local.check_length(len(ids), request.max_tokens, self.capabilities.context_tokens)
+        row = _Row(request, ids, seed, {i for label in request.labels for i in self._chat.label_ids(label)})
+        await self._batcher.submit(row)
+        return self._reply(row)
+
+    def count_tokens(self, messages: list[Message]) -> int | None:
+        if self._chat is None:
+            try:
+                self._load_chat(offline=True)
+            except EngineError:
+                return None
+        assert self._chat is not None
+        return len(self._chat.encode_messages(messages, {}))
+
+    async def close(self) -> None:
+        await self._batcher.close()
+        self._lm = None
+        gc.collect()
+        try:
+            import torch
+        except ImportError:
+            return
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    # Loading
+
+    def _load_chat(self, offline: bool = False) -> None:
+        if self._chat is None:
+            tokenizer = local.load_tokenizer(self.model, self._folder, self._revision, _WHERE, offline=offline)
+            self._chat = local.ChatFormat(tokenizer, _WHERE)
+
+    def _load(self) -> None:
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning threads starve each other on shared cores
+        try:
+            import torch
+            import transformers
+        except ImportError as error:
+            raise EngineError(f"{_WHERE}: needs the train extra (pip install 'rlaif[train]'): {error}") from None
+        transformers.utils.logging.disable_progress_bar()
+        if self._threads:
+            torch.set_num_threads(self._threads)
+        self._load_chat()
+        try:
+            lm = transformers.AutoModelForCausalLM.from_pretrained(
+                str(self._folder or self.model), **self._arguments()
+            )
+            if self._adapter:
+                lm = _with_adapter(lm, self._adapter)
+            if self._device_map is None and self._quantization is None:
+                lm = lm.to(self._torch_device())
+        except Exception as error:  # transformers, torch and accelerate raise errors of every kind here
+            raise EngineError(f"{_WHERE}: cannot load {self.model!r}: {local.one_line(error)}") from None
+        self._lm = lm.eval().requires_grad_(False)
+        self._takes = set(inspect.signature(_base(lm).forward).parameters)
+        self._eos = _eos_ids(lm, self._chat.tokenizer) if self._chat else set()
+        if self.capabilities.context_tokens is None:
+            context = getattr(lm.config.get_text_config(), "max_position_embeddings", None)
+            self.capabilities = msgspec.structs.replace(self.capabilities, context_tokens=context)
+
+    def _arguments(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            "dtype": self._dtype,
+            "use_safetensors": True,
+            "trust_remote_code": False,
+            "revision": None if self._folder else self._revision,
+            "device_map": self._device_map,
+            "attn_implementation": self._attention,
+        }
+        if self._quantization:
+            import transformers
+
+            options = dict(self._quantization)
+            config = getattr(transformers, options.pop("method", "BitsAndBytesConfig"))
+            arguments["quantization_config"] = config(**options)
+        return {k: v for k, v in arguments.items() if v is not None} | self._model_kwargs
+
+    def _torch_device(self) -> str:
+        import torch
+
+        if self._device != "auto":
+            return self._device
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+
+    # Batches (worker thread)
+
+    def _plan(self, rows: list[_Row]) -> list[list[_Row]]:
+        """Batches of one kind, of similar length, within the budget. A kind's rows share one way of sampling."""
+        batches: list[list[_Row]] = []
+        for row in sorted(rows, key=lambda r: (r.kind, len(r.ids), r.ids, r.request.max_tokens)):
+            batch = batches[-1] if batches else []
+            reply = max([row.request.max_tokens, *(r.request.max_tokens for r in batch)])
+            fits = len(batch) < self._max_batch and (len(batch) + 1) * (len(row.ids) + reply) <= self._batch_tokens
+            if batch and batch[0].kind == row.kind and fits:
+                batch.append(row)
+            else:
+                batches.append([row])
+        return batches
+
+    def _run(self, rows: list[_Row], halved: bool = False) -> list[Any]:
+        import torch
+
+        try:
+            with torch.inference_mode():
+                self._decode(rows)
+        except torch.OutOfMemoryError:
+            if halved or len(rows) == 1:
+                n_tokens = sum(len(row.ids) for row in rows)
+                raise EngineError(
+                    f"{_WHERE}: out of memory with {len(rows)} prompts of {n_tokens} tokens in all; "
+                    f"lower batch_tokens (now {self._batch_tokens})"
+                ) from None
+            torch.cuda.empty_cache()
+            for row in rows:
+                row.reset()
+            half = len(rows) // 2
+            return self._run(rows[:half], True) + self._run(rows[half:], True)
+        except Exception as error:
+            raise RequestFailed("engine_failure", f"{type(error).__name__}: {local.one_line(error)}") from error
+        return rows
+
+    def _decode(self, rows: list[_Row]) -> None:
+        """Fill `row.out`, `row.logprobs` and `row.finish_reason` of rows of one kind."""
+        import torch
+
+        logits, state = self._prefill(rows)
+        alive, step = list(range(len(rows))), 0  # alive[i]: the row that tensor row i belongs to
+        while True:
+            batch = [rows[i] for i in alive]
+            tokens = _pick(logits, batch, step)
+            self._note(logits, tokens, batch)
+            if all(row.finish_reason for row in batch):
+                return
+            if sum(not row.finish_reason for row in batch) < _KEEP_SHARE * len(batch):
+                keep = [i for i, row in enumerate(batch) if not row.finish_reason]
+                alive = [alive[i] for i in keep]
+                index = torch.tensor(keep, device=tokens.device)
+                tokens = tokens[index]
+                state.select(index)
+            logits = self._forward(tokens[:, None], state)
+            step += 1
+
+    def _prefill(self, rows: list[_Row]) -> tuple[Any, _State]:
+        """One forward pass over the distinct prompts (left-padded), then one tensor row for each row. (B, V) float32."""
+        import torch
+
+        distinct: dict[tuple[int, ...], int] = {}
+        index = [distinct.setdefault(tuple(row.ids), len(distinct)) for row in rows]
+        longest = max(map(len, distinct))
+        device = self._lm.device
+        ids = torch.zeros(len(distinct), longest, dtype=torch.long)
+        mask = torch.zeros(len(distinct), longest, dtype=torch.long)
+        for i, prompt in enumerate(distinct):
+            ids[i, longest - len(prompt) :] = torch.tensor(prompt)
+            mask[i, longest - len(prompt) :] = 1
+        cached = any(row.request.max_tokens > 1 for row in rows)
+        state = _State(mask.to(device), cached)
+        logits = self._forward(ids.to(device), state)
+        if len(distinct) < len(rows):
+            select = torch.tensor(index, device=device)
+            state.select(select)
+            logits = logits[select]
+        return logits, state
+
+    def _forward(self, ids: Any, state: _State) -> Any:
+        """Next-token logits (B, V) in float32 after `ids` (B, T)."""
+        arguments = {"input_ids": ids, "attention_mask": state.mask, "use_cache": state.cached}
+        if state.cache is not None:
+            arguments["past_key_values"] = state.cache
+        if "position_ids" in self._takes:
+            arguments["position_ids"] = state.positions(ids.shape[1])
+        if "logits_to_keep" in self._takes:
+            arguments["logits_to_keep"] = 1
+        output = self._lm(**arguments)
+        state.advance(getattr(output, "past_key_values", None))
+        return output.logits[:, -1, :].float()
+
+    def _note(self, logits: Any, tokens: Any, batch: list[_Row]) -> None:
+        """Append each living row's token and, where asked, its log-probs; see who is done."""
+        assert self._chat is not None
+        notes = _logprobs(logits, tokens, batch, self._chat) if batch[0].wants_logprobs else [None] * len(batch)
+        for row, token, note in zip(batch, tokens.tolist(), notes, strict=True):
+            if row.finish_reason:
+                continue
+            row.out.append(token)
+            if note is not None:
+                row.logprobs.append(note)
+            if token in self._eos:
+                row.finish_reason = "stop"
+            elif row.request.stop and _stops(self._chat, row):
+                row.finish_reason = "stop"
+            elif len(row.out) >= row.request.max_tokens:
+                row.finish_reason = "length"
+
+    def _reply(self, row: _Row) -> Reply:
+        assert self._chat is not None
+        ended = bool(row.out) and row.out[-1] in self._eos
+        opened = self._chat.opens_thinking(row.ids)
+        thinking, text = local.split_thinking(self._chat.decode(row.out[: len(row.out) - ended]), opened)
+        for stop in row.request.stop:
+            text = text.partition(stop)[0]
+        n_thinking = self._chat.thinking_tokens(row.out, opened) if thinking is not None else 0
+        return Reply(
+            text=text,
+            thinking=thinking,
+            finish_reason=row.finish_reason,
+            logprobs=row.logprobs[n_thinking:] if row.wants_logprobs else None,
+            usage=Usage(prompt_tokens=len(row.ids), completion_tokens=len(row.out)),
+            model=self.model,
+        )
+
+
+class _Row:
+    """One request on its way through a batch."""
+
+    def __init__(self, request: Request, ids: list[int], seed: int, label_ids: set[int]) -> None:
+        self.request, self.ids, self.seed = request, ids, seed
+        self.label_ids = sorted(label_ids)
+        self.wants_logprobs = bool(request.labels or request.top_logprobs)
+        self.kind = (request.max_tokens > 1, request.temperature > 0, request.top_p < 1, self.wants_logprobs)
+        # One number per step is all the randomness of a sample: it depends on (seed, step), never on batch mates.
+        rng = np.random.Generator(np.random.Philox(key=seed % 2**64))
+        self.uniforms = rng.random(request.max_tokens) if request.temperature > 0 else None
+        self.reset()
+
+    def reset(self) -> None:
+        self.out: list[int] = []
+        self.logprobs: list[TokenLogprob] = []
+        self.finish_reason = ""
+
+
+class _State:
+    """Attention mask (B, T so far) and key-value cache of a batch whose prompts are padded on the left."""
+
+    def __init__(self, mask: Any, cached: bool) -> None:
+        self.mask, self.cached, self.cache = mask, cached, None
+
+    def positions(self, n: int) -> Any:
+        """Positions of the last n tokens, (B, n): padding on the left takes none."""
+        return (self.mask.cumsum(-1) - 1).clamp(min=0)[:, -n:]
+
+    def advance(self, cache: Any) -> None:
+        """Take the cache that the model returned and make room for the next token."""
+        if self.cached:
+            self.cache = cache
+            self.mask = _append_ones(self.mask)
+
+    def select(self, index: Any) -> None:
+        self.mask = self.mask[index]
+        if self.cache is not None:
+            self.cache.batch_select_indices(index)
+
+
+def _append_ones(mask: Any) -> Any:
+    import torch
+
+    return torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
+
+
+def _pick(logits: Any, batch: list[_Row], step: int) -> Any:
+    """Next tokens (B,) from logits (B, V): argmax, or the inverse of the cumulative distribution at a uniform number."""
+    import torch
+
+    if batch[0].uniforms is None:
+        return logits.argmax(-1)
+    # Rows that are done but not yet dropped have no number left; whatever they draw is thrown away.
+    draws = [row.uniforms[step] if step < len(row.uniforms) else 0.0 for row in batch if row.uniforms is not None]
+    wide = torch.float32 if logits.device.type == "mps" else torch.float64
+    column = {"device": logits.device, "dtype": wide}
+    temperature = torch.tensor([row.request.temperature for row in batch], **column)[:, None]
+    probabilities = (logits.to(wide) / temperature).softmax(-1)
+    uniform = torch.tensor(draws, **column)[:, None]
+    if batch[0].request.top_p >= 1:
+        return _invert(probabilities, uniform)
+    ranked, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
+    top_p = torch.tensor([row.request.top_p for row in batch], **column)[:, None]
+    outside = ranked.cumsum(-1) - ranked >= top_p  # the token that crosses top_p is still inside
+    return tokens.gather(-1, _invert(ranked.masked_fill(outside, 0.0), uniform)[:, None])[:, 0]
+
+
+def _invert(weights: Any, uniform: Any) -> Any:
+    """Index (B,) of the first cumulative weight above uniform × total; weights (B, V), uniform (B, 1) in [0, 1)."""
+    import torch
+
+    cumulative = weights.cumsum(-1)
+    found = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
+    return found.clamp(max=weights.shape[-1] - 1)[:, 0]
+
+
+def _logprobs(logits: Any, tokens: Any, batch: list[_Row], chat: local.ChatFormat) -> list[TokenLogprob]:
+    """For each row: its token, every variant of its labels, and its `top_logprobs` best; natural logs at temperature 1."""
+    import torch
+
+    logprobs = logits.log_softmax(-1)
+    own = logprobs.gather(-1, tokens[:, None])[:, 0].tolist()
+    wanted = sorted({i for row in batch for i in row.label_ids})
+    of_labels = logprobs[:, torch.tensor(wanted, dtype=torch.long, device=logits.device)].tolist()
+    k = min(max(row.request.top_logprobs for row in batch), logits.shape[-1])
+    best = logprobs.topk(k, dim=-1) if k else None
+    values, ids = (best.values.tolist(), best.indices.tolist()) if best else ([[]] * len(batch),) * 2
+    column = {token_id: i for i, token_id in enumerate(wanted)}
+    notes = []
+    for r, (row, token) in enumerate(zip(batch, tokens.tolist(), strict=True)):
+        n = row.request.top_logprobs
+        found = dict(zip(ids[r][:n], values[r][:n], strict=True))
+        found.update((i, of_labels[r][column[i]]) for i in row.label_ids)
+        notes.append(TokenLogprob(chat.token_text(token), own[r], _top(found, chat)))
+    return notes
+
+
+def _top(found: dict[int, float], chat: local.ChatFormat) -> list[tuple[str, float]]:
+    """(text, log-prob), best first. Two tokens with one text become one entry, so that no reader loses mass."""
+    by_text: dict[str, float] = {}
+    for token_id, logprob in found.items():
+        text = chat.token_text(token_id)
+        by_text[text] = float(np.logaddexp(by_text[text], logprob)) if text in by_text else logprob
+    return sorted(by_text.items(), key=lambda item: -item[1])
+
+
+def _stops(chat: local.ChatFormat, row: _Row) -> bool:
+    """Whether a stop string has just been completed; only the tail is decoded, a token is at least part of a character."""
+    tail = max(len(stop.encode()) for stop in row.request.stop) + 4
+    text = chat.decode(row.out[-tail:])
+    return any(stop in text for stop in row.request.stop)
+
+
+def _base(lm: Any) -> Any:
+    """The model under a PEFT wrapper: its forward names the arguments it takes."""
+    return lm.get_base_model() if hasattr(lm, "get_base_model") else lm
+
+
+def _with_adapter(lm: Any, adapter: Path) -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise EngineError(f"{_WHERE}: adapter needs the peft extra (pip install 'rlaif[peft]')") from None
+    return PeftModel.from_pretrained(lm, str(adapter))
+
+
+def _eos_ids(lm: Any, tokenizer: Any) -> set[int]:
+    """Every id that ends a turn: the generation config's, the config's and the tokenizer's."""
+    ids: set[int] = set()
+    for source in (lm.generation_config, lm.config.get_text_config(), tokenizer):
+        value = getattr(source, "eos_token_id", None)
+        ids.update(value if isinstance(value, list) else [] if value is None else [value])
+    return {i for i in ids if not math.isnan(i)}
