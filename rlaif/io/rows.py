@@ -58,7 +58,7 @@ def name_of(source: Readable) -> str:
 
 
 def _open_named(source: Source) -> Iterator[Located]:
-    path = resolve(source.path, Path.cwd())
+    path = resolve(source.path, Path())  # relative to the working folder, and named in errors as the user named it
     if path.is_dir():
         return _hugging_face(source, path)
     if path.exists():
