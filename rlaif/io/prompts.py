@@ -16,7 +16,7 @@ from rlaif.records import Dropped, Message, Prompt, make_id
 
 OnDrop = Callable[[Dropped], None]
 
-STAGE = "input"  # what dropped rows are filed under
+STAGE = "prompts"  # the stage that dropped rows are filed under
 LAYOUTS: tuple[tuple[str, ...], ...] = (
     ("responses",),
     ("response_a", "response_b"),

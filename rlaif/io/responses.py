@@ -102,7 +102,7 @@ def _responses(
         except Drop as drop:
             on_drop(dropped(item, drop.reason, drop.detail))
             continue
-        same_text = any(other.text == response.text for other in found.values())
+        same_text = any(other.text.strip() == response.text.strip() for other in found.values())
         if same_text:
             on_drop(Dropped(stage=STAGE, reason="duplicate_response", id=response.id, detail=item.where))
         elif response.id in found:

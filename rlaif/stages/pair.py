@@ -14,7 +14,6 @@ them failed, that principle is left out: one order alone carries the position bi
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from math import fsum
@@ -23,6 +22,8 @@ from typing import Any
 from rlaif.config import PairSection, Pipeline
 from rlaif.errors import ConfigError, DataError
 from rlaif.records import FIRST, SECOND, TIE, Dropped, Judgment, Preference, Response, make_id
+from rlaif.rubric import load_constitution
+from rlaif.stages.base import Context, count_reasons
 from rlaif.stages.selectors import ROUNDING, Comparison, selector
 
 STAGE = "pair"
@@ -66,12 +67,12 @@ def pair(
     return preferences, dropped
 
 
-def run(config: Pipeline, folder: Any, weights: Mapping[str, float] | None = None) -> dict[str, Any]:
-    """The stage: judgments.jsonl → preferences.jsonl. `folder`: a `store.RunFolder`. Returns counts.
+def run(context: Context) -> dict[str, Any]:
+    """The stage: judgments.jsonl → preferences.jsonl. Returns counts.
 
     Errors: DataError when a judgment names a response of another prompt, or one that is not in responses.jsonl.
     """
-    section = config.pair or PairSection()
+    folder = context.folder
     owner = {response.id: response.prompt_id for response in folder.read("responses", Response)}
     met: set[str] = set()
     n_judgments = 0
@@ -84,7 +85,9 @@ def run(config: Pipeline, folder: Any, weights: Mapping[str, float] | None = Non
             met.add(_pair_id(judgment.prompt_id, *judgment.response_ids))
             yield judgment
 
-    preferences, dropped = pair(checked(), section, weights)
+    preferences, dropped = pair(
+        checked(), context.config.pair or PairSection(), _constitution_weights(context.config)
+    )
     folder.write("preferences", preferences)
     folder.drop(STAGE, dropped)
     return {
@@ -92,8 +95,14 @@ def run(config: Pipeline, folder: Any, weights: Mapping[str, float] | None = Non
         "comparisons": len(met),
         "preferences": len(preferences),
         "not_selected": len(met - {row.id for row in preferences} - {row.id for row in dropped}),
-        "dropped": dict(Counter(row.reason for row in dropped)),
+        "dropped": count_reasons(dropped),
     }
+
+
+def _constitution_weights(config: Pipeline) -> dict[str, float]:
+    if config.judge is None or config.judge.constitution is None:
+        return {}
+    return {principle.id: principle.weight for principle in load_constitution(config.judge.constitution).principles}
 
 
 def _check_ids(judgment: Judgment, owner: Mapping[str, str]) -> None:
