@@ -106,7 +106,7 @@ def _responses(
         if same_text:
             on_drop(Dropped(stage=STAGE, reason="duplicate_response", id=response.id, detail=item.where))
         elif response.id in found:
-            raise DataError(f"{item.where}: response id {response.id!r} stands for two texts")
+            raise DataError(f"{item.where}: response id {response.meta.get('id')!r} stands for two texts")
         else:
             found[response.id] = response
     return list(found.values())
@@ -146,13 +146,14 @@ def _response(value: Any, source: str, meta: dict[str, Any], prompt: Prompt, sam
     if isinstance(value, Mapping) and "text" in value:
         own_id = value.get("id")
         source = str(value.get("source") or source)
-        meta = {str(k): plain(v) for k, v in value.items() if k not in ("text", "source", "id")}
+        meta = {str(k): plain(v) for k, v in value.items() if k not in ("text", "source")}
         value = value["text"]
     text = _last_turn(value, prompt)
     if not text.strip():
         raise Drop("empty_response", source)
     response = Response(
-        id=str(own_id) if own_id is not None else make_id(prompt.id, text),
+        # The file's own ids (kept in meta) may be 0, 1, 2 … for every prompt; ours must be unique in the run.
+        id=make_id(prompt.id, text if own_id is None else str(own_id)),
         prompt_id=prompt.id,
         text=text,
         source=source,
