@@ -143,7 +143,7 @@ class Rubric(_Standard):
             "id": self.id,
             "name": self.name,
             "description": self.description,
-            "criteria": [criterion.model_dump() for criterion in self.criteria],
+            "criteria": [{**item.model_dump(), "weight": _plain(item.weight)} for item in self.criteria],
         }
 
 
@@ -159,6 +159,10 @@ class Constitution(_Standard):
     def applicable(self, prompt: Prompt) -> list[Principle]:
         """The principles whose scope the prompt is in, in the file's order; may be empty."""
         return [principle for principle in self.principles if principle.applies(prompt)]
+
+
+def _plain(weight: float) -> int | float:
+    return int(weight) if weight.is_integer() else weight
 
 
 def _no_duplicates(items: Sequence[Criterion] | Sequence[Principle]) -> None:
