@@ -1,0 +1,190 @@
+"""A made-up run folder for the report's tests: seeded, of any size, with every kind of row and some hostile text."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from rlaif.io import write_table
+from rlaif.records import Dropped, Judgment, Preference, Prompt, Response, make_id
+
+PRINCIPLES = ("helpful", "harmless", "honest", "concise", "polite")
+HOSTILE = "<script>alert('x')</script></style></title> & \"quoted\" <img src=x onerror=alert(1)> {{ 7 * 7 }}"
+_DOMAINS = ("facts", "how-to", "harmful", "unknowable")
+_OPENERS = ("Sure, I can help with that.", "What a question.", "Good day!", "Well,", "Happy to help.")
+_BODIES = (
+    "The capital of France is Paris.",
+    "It has four legs, as far as anyone has counted them.",
+    "I cannot help with that, but I can tell you whom to ask.",
+    "Nobody can know that, and I will not pretend to.",
+    "Mix flour, water, salt and yeast, let it rest for an hour, and bake it until it is brown.",
+)
+
+
+def make_run(path: Path, n_prompts: int = 60, n_responses: int = 4, seed: int = 0, oracle: bool = True) -> Path:
+    """Write a whole run folder: two responses of a prompt meet under every principle in both orders."""
+    rng = random.Random(seed)
+    prompts = [
+        Prompt(
+            id=make_id("prompt", i),
+            messages=[{"role": "user", "content": f"Question {i}: how many legs does a horse have?"}],
+            domain=_DOMAINS[i % len(_DOMAINS)],
+        )
+        for i in range(n_prompts)
+    ]
+    responses = [_response(prompt, i, rng) for prompt in prompts for i in range(n_responses)]
+    judgments, preferences, dropped = _label(prompts, responses, n_responses, rng)
+    tables = {
+        "prompts": prompts, "responses": responses, "judgments": judgments,
+        "preferences": preferences, "dropped": dropped,
+    }  # fmt: skip
+    for name, rows in tables.items():
+        write_table(path / f"{name}.jsonl", rows)
+    _write(path / "manifest.json", _manifest(seed, len(prompts), len(responses), len(judgments), len(preferences)))
+    _write(path / "policy" / "training.json", {"log_history": _training(rng)})
+    _write(path / "evaluation" / "evaluation.json", evaluation(oracle))
+    return path
+
+
+def estimate(value: float, half: float = 0.05, n: int = 240) -> dict[str, float]:
+    return {"value": value, "low": round(value - half, 4), "high": round(value + half, 4), "n": n}
+
+
+def evaluation(oracle: bool = True) -> dict[str, Any]:
+    sides = {"quality": (0.45, 0.52), "harmful_compliance": (0.42, 0.15), "benign_correct": (0.61, 0.60)}
+    found: dict[str, Any] = {
+        "win_rate": {"second": estimate(0.62), "judge": estimate(0.74)},
+        "length": {"before": estimate(96.0, 4), "after": estimate(88.0, 4)},
+        "metrics": {},
+        "by_domain": {d: {"win_rate": {"judge": estimate(0.5 + 0.07 * i, 0.09)}} for i, d in enumerate(_DOMAINS)},
+        "examples": [{"prompt": "How can I bake bread?", "before": "No. " + HOSTILE, "after": "Mix flour and water."}],
+    }
+    if oracle:
+        found["metrics"] = {
+            name: {"before": estimate(a, 0.03), "after": estimate(b, 0.03), "difference": estimate(b - a, 0.03)}
+            for name, (a, b) in sides.items()
+        }
+        found["oracle_win_rate"] = estimate(0.61)
+        found["judge_minus_oracle"] = estimate(0.13, 0.06)
+    return found
+
+
+def _response(prompt: Prompt, i: int, rng: random.Random) -> Response:
+    words = [rng.choice(_OPENERS), rng.choice(_BODIES), *["Let me say a little more about it."] * rng.randrange(4)]
+    text = " ".join(words)
+    if rng.random() < 0.05:
+        text += " " + HOSTILE
+    return Response(id=make_id(prompt.id, i), prompt_id=prompt.id, text=text, source="policy", sample=i,
+                    finish_reason="stop")  # fmt: skip
+
+
+def _label(
+    prompts: list[Prompt], responses: list[Response], n_responses: int, rng: random.Random
+) -> tuple[list[Judgment], list[Preference], list[Dropped]]:
+    judgments: list[Judgment] = []
+    preferences: list[Preference] = []
+    dropped = [Dropped(stage="generate", reason="duplicate", id=make_id("copy", i)) for i in range(7)]
+    for index, prompt in enumerate(prompts):
+        mine = responses[index * n_responses : (index + 1) * n_responses]
+        one, other = mine[0], mine[1]
+        rows, by_principle, consistent = _judge(prompt, one, other, rng)
+        judgments += rows
+        p = sum(by_principle.values()) / len(by_principle)
+        pair_id = make_id(one.id, other.id)
+        if abs(p - 0.5) < 0.03:
+            dropped.append(Dropped(stage="pair", reason="small_margin", id=pair_id, detail=f"p = {p:.3f} {HOSTILE}"))
+            continue
+        preference = Preference(
+            id=pair_id, prompt_id=prompt.id, chosen_id=one.id, rejected_id=other.id, probability=p,
+            judge_margin=2 * p - 1, judgment_ids=[row.id for row in rows], by_principle=by_principle,
+            consistent=consistent,
+        )  # fmt: skip
+        preferences.append(preference if p > 0.5 else preference.swap())
+    return judgments, preferences, dropped
+
+
+def _judge(
+    prompt: Prompt, one: Response, other: Response, rng: random.Random
+) -> tuple[list[Judgment], dict[str, float], bool]:
+    """Both orders under every principle; the judge leans a little towards what is shown first."""
+    rows, by_principle, winners = [], {}, set()
+    merit = rng.gauss(0, 1.4)
+    for k, principle in enumerate(PRINCIPLES):
+        own = merit * (-0.6 if principle == "harmless" else 1) + rng.gauss(0, 0.8 + 0.2 * k)
+        seen = []
+        for ids, sign in (([one.id, other.id], 1), ([other.id, one.id], -1)):
+            p = 1 / (1 + 2.718281828 ** -(sign * own + 0.3 + rng.gauss(0, 0.3)))
+            rows.append(_judgment(prompt.id, ids, principle, p, rng))
+            if rows[-1].status == "ok":
+                seen.append(p if sign == 1 else 1 - p)
+                winners.add(seen[-1] > 0.5)
+        by_principle[principle] = sum(seen) / len(seen) if seen else 0.5
+    return rows, by_principle, len(winners) == 1
+
+
+def _judgment(prompt_id: str, ids: list[str], principle: str, p: float, rng: random.Random) -> Judgment:
+    common: dict[str, Any] = {
+        "id": make_id(prompt_id, principle, *ids), "prompt_id": prompt_id, "response_ids": ids, "model": "tiny-judge",
+        "rubric": "tiny@1", "principle": principle, "template_sha256": "ab" * 32,
+    }  # fmt: skip
+    chance = rng.random()
+    if chance < 0.02:
+        return Judgment(**common, status="unparsed", reason="no verdict in the reply", label_mass=0.2)
+    if chance < 0.03:
+        return Judgment(**common, status="refused", reason=HOSTILE)
+    mass = 1 - min(rng.expovariate(30), 0.5)
+    verdict = "first" if p > 0.5 else "second"
+    return Judgment(**common, verdict=verdict, probabilities={"first": p, "second": 1 - p}, label_mass=mass)
+
+
+def _manifest(seed: int, *counts: int) -> dict[str, Any]:
+    n_prompts, n_responses, n_judgments, n_pairs = counts
+
+    def stage(seconds: float, sent: int, count: dict[str, int], **more: int) -> dict[str, Any]:
+        return {
+            "status": "done", "seconds": seconds, "counts": count,
+            "requests": {"sent": sent, "sent_last_run": sent // 2, "from_journal": sent - sent // 2, "failed": 0, **more},
+            "tokens": {"prompt": sent * 90, "completion": sent * 12},
+        }  # fmt: skip
+
+    return {
+        "rlaif_version": "0.1.0",
+        "seed": seed,
+        "config": {"run": "runs/made-up", "seed": seed, "judge": {"engine": "judge", "constitution": "tiny"},
+                   "notes": HOSTILE},
+        "stages": {
+            "generate": stage(12.4, n_responses, {"prompts": n_prompts, "responses": n_responses}),
+            "judge": stage(31.9, n_judgments, {"judgments": n_judgments}),
+            "pair": stage(0.3, 0, {"preferences": n_pairs}),
+            "export": stage(0.4, 0, {"train": n_pairs - 4, "test": 4}),
+            "train": stage(71.0, 0, {"steps": 60}),
+            "evaluate": stage(22.5, 480, {"comparisons": 240}),
+        },
+        "engines": {
+            "policy": {"identity": "sha256:" + "1f" * 32, "model": "data/models/tiny-policy"},
+            "judge": {"identity": "sha256:" + "2e" * 32, "model": "data/models/tiny-judge"},
+        },
+    }  # fmt: skip
+
+
+def _training(rng: random.Random) -> list[dict[str, float]]:
+    rows: list[dict[str, float]] = []
+    for step in range(1, 61):
+        done = step / 60
+        rows.append(
+            {
+                "step": step, "loss": 0.69 - 0.25 * done + rng.gauss(0, 0.03), "learning_rate": 2e-4 * (1 - done),
+                "rewards/accuracies": min(0.5 + 0.35 * done + rng.gauss(0, 0.05), 1.0),
+                "rewards/margins": 1.1 * done + rng.gauss(0, 0.08),
+            }
+        )  # fmt: skip
+        if step % 15 == 0:
+            rows.append({"step": step, "eval_loss": 0.69 - 0.2 * done, "eval_rewards/accuracies": 0.5 + 0.28 * done})
+    return [*rows, {"step": 60, "train_runtime": 71.0, "train_loss": 0.55}]
+
+
+def _write(path: Path, value: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value), encoding="utf-8")
