@@ -1,0 +1,124 @@
+"""A stage that loads a model runs in a process of its own: its end frees the memory, and nothing outlives the run."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+PARENT_VARIABLE = "RLAIF_PARENT_PID"  # set for a child, so that it knows whom to watch
+_POLL_S = 0.5  # how often a child looks whether its parent lives
+_STOP_GRACE_S = 30.0  # what a child may take to stop cleanly after Ctrl-C or SIGTERM
+
+
+def run_child(arguments: Sequence[str], env: Mapping[str, str] | None = None) -> int:
+    """Run `python -m rlaif *arguments` in a session of its own and wait; its exit code (128 + n after signal n).
+
+    SIGINT and SIGTERM are forwarded to the child and all it started. The second one, or 30 s, ends them for good.
+    Whatever the child left behind is killed before this returns.
+    """
+    return run_command([sys.executable, "-m", "rlaif", *arguments], env)
+
+
+def run_command(command: Sequence[str], env: Mapping[str, str] | None = None) -> int:
+    """`run_child` for any command that calls `die_with_parent` early on."""
+    process = subprocess.Popen(command, env=child_environment(env), start_new_session=True)
+    try:
+        with _forwarding(process):
+            code = process.wait()
+    finally:
+        _signal_group(process.pid, signal.SIGKILL)
+        process.wait()
+    return code if code >= 0 else 128 - code
+
+
+def child_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment with the threading settings that must be there before torch is imported.
+
+    What the user has set stays; `env` overrides both.
+    """
+    result = {
+        "OMP_WAIT_POLICY": "passive",
+        "OMP_NUM_THREADS": str(physical_cores()),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        **os.environ,
+        **(env or {}),
+    }
+    result[PARENT_VARIABLE] = str(os.getpid())
+    return result
+
+
+def physical_cores() -> int:
+    """Cores that this process may use, hyper-threads counted once. At least 1."""
+    try:
+        cpus = os.sched_getaffinity(0)
+    except AttributeError:  # macOS
+        return max(1, os.cpu_count() or 1)
+    cores = set()
+    for cpu in cpus:
+        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+        try:
+            cores.add(((topology / "physical_package_id").read_text(), (topology / "core_id").read_text()))
+        except OSError:
+            return max(1, len(cpus))
+    return max(1, len(cores))
+
+
+def die_with_parent() -> None:
+    """In a child of `run_command`: end this process and all it started once the parent is gone, even by kill -9.
+
+    Does nothing in a process that was not started so. A thread looks at the parent's id: the kernel's own signal
+    on a parent's death (Linux only) would end this process alone and leave its children. The end is a hard one;
+    the journal is written to bear that.
+    """
+    parent = os.environ.pop(PARENT_VARIABLE, "")
+    if not parent.isdigit() or os.getpgid(0) != os.getpid():
+        return
+    threading.Thread(target=_watch, args=(int(parent),), name="rlaif-parent-watch", daemon=True).start()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_POLL_S)
+    os.killpg(0, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _forwarding(process: subprocess.Popen[Any]) -> Iterator[None]:
+    """Pass SIGINT and SIGTERM on to the child's group while it runs. Handlers exist only in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    timers: list[threading.Timer] = []
+
+    def forward(number: int, _frame: object) -> None:
+        if timers:
+            _signal_group(process.pid, signal.SIGKILL)
+            return
+        _signal_group(process.pid, number)
+        timer = threading.Timer(_STOP_GRACE_S, _signal_group, (process.pid, signal.SIGKILL))
+        timer.daemon = True
+        timers.append(timer)
+        timer.start()
+
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for timer in timers:
+            timer.cancel()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _signal_group(group: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
