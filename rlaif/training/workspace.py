@@ -1,0 +1,83 @@
+"""Where a training works, so that its output appears whole or not at all and a killed run can go on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlaif.errors import StoreError
+
+TRAINING_FILE = "training.json"
+
+
+class Workspace:
+    """A hidden sibling of the output folder, made at once.
+
+        .NAME.partial/plan.json     what this training is; another plan starts afresh
+        .NAME.partial/checkpoints/  what a killed run continues from
+        .NAME.partial/cache/        what `datasets` and TRL write on the way
+        .NAME.partial/model/        becomes NAME
+
+    Errors: StoreError where the folder cannot be written.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.root = out.parent / f".{out.name}.partial"
+        self.checkpoints = self.root / "checkpoints"
+        self.cache = self.root / "cache"
+        self.model = self.root / "model"
+        try:
+            shutil.rmtree(self.model, ignore_errors=True)
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            self.cache.mkdir(exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"{out}: cannot write a model here: {error.strerror or error}") from None
+
+    def begin(self, plan: Mapping[str, Any]) -> Path | None:
+        """The newest whole checkpoint of the same plan, or None after clearing what another plan left."""
+        path, wanted = self.root / "plan.json", json.loads(json.dumps(plan, default=str))
+        found = self._newest() if _read(path) == wanted else None
+        if found is None:
+            shutil.rmtree(self.checkpoints)
+            self.checkpoints.mkdir()
+            path.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+        return found
+
+    def publish(self, record: Mapping[str, Any]) -> None:
+        """Write the record, put the finished model in its place, drop the rest.
+
+        An older model is deleted only once the new one is there.
+        """
+        text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False)
+        (self.model / TRAINING_FILE).write_text(text, encoding="utf-8")
+        old = self.out.parent / f".{self.out.name}.old"
+        shutil.rmtree(old, ignore_errors=True)
+        if self.out.exists():
+            self.out.rename(old)
+        self.model.rename(self.out)
+        shutil.rmtree(old, ignore_errors=True)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def abandon(self) -> None:
+        """After a failure: keep whole checkpoints, if there are any, and nothing else."""
+        if self._newest() is None:
+            shutil.rmtree(self.root, ignore_errors=True)
+            return
+        for folder in (self.cache, self.model):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _newest(self) -> Path | None:
+        # trainer_state.json is written last, so a checkpoint that has a readable one is whole
+        whole = [folder for folder in self.checkpoints.glob("checkpoint-*") if _read(folder / "trainer_state.json")]
+        return max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
