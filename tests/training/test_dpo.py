@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import build_model, pairs
+from training_data import build_model, pairs
 
 from rlaif.config import DPOSection
 from rlaif.errors import ConfigError, UserError
