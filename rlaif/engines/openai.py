@@ -221,7 +221,7 @@ class OpenAIEngine:
         """The reply, or None where the server refuses the system role."""
         status, headers, payload = await self._post(endpoint, msgspec.json.encode(body))
         if status == 200:
-            return wire.read_reply(payload, self.model, logprobs="logprobs" in body)
+            return wire.read_reply(payload, self.model, logprobs="logprobs" in body, where=endpoint.name)
         error = wire.read_error(status, payload, self._secrets)
         if wire.is_filtered(error):
             return Reply(finish_reason="refusal", model=self.model)

@@ -146,18 +146,18 @@ _decode_completion = msgspec.json.Decoder(_Completion).decode
 _decode_logprobs = msgspec.json.Decoder(_Logprobs | None).decode
 
 
-def read_reply(payload: bytes, model: str, *, logprobs: bool) -> Reply:
+def read_reply(payload: bytes, model: str, *, logprobs: bool, where: str = "the server") -> Reply:
     """A 200 body as a Reply. Errors: Transient("malformed") for half or foreign JSON and for no choices."""
     try:
         completion = _decode(payload)
         if not completion.choices:
-            raise Transient("malformed", f"a reply without choices{_its_error(completion.error)}")
+            raise Transient("malformed", f"{where}: a reply without choices{_its_error(completion.error)}")
         choice = completion.choices[0]
         tokens = _decode_logprobs(choice.logprobs) if logprobs else None
     except msgspec.MsgspecError as error:
-        raise Transient("malformed", f"the reply is not a chat completion: {error}") from None
+        raise Transient("malformed", f"{where}: the reply is not a chat completion: {error}") from None
     if choice.finish_reason in _BROKEN_OFF:
-        raise Transient("aborted", f"the server broke off: finish_reason {choice.finish_reason!r}")
+        raise Transient("aborted", f"{where} broke off: finish_reason {choice.finish_reason!r}")
     text, thinking = _text_and_thinking(choice.message)
     return Reply(
         text=text,
