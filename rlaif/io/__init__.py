@@ -3,7 +3,7 @@
 from rlaif.io.prompts import messages_id, read_prompts
 from rlaif.io.responses import read_responses
 from rlaif.io.rows import Readable, read_rows
-from rlaif.io.tables import read_table, replacing, write_jsonl, write_parquet, write_table
+from rlaif.io.tables import read_table, replacing, replacing_folder, write_jsonl, write_parquet, write_table
 
 __all__ = [
     "Readable",
@@ -13,6 +13,7 @@ __all__ = [
     "read_rows",
     "read_table",
     "replacing",
+    "replacing_folder",
     "write_jsonl",
     "write_parquet",
     "write_table",

@@ -7,6 +7,7 @@ a temporary file, fsync and `os.replace`, so a kill or a full disk leaves the ol
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import islice
@@ -39,6 +40,27 @@ def replacing(path: str | Path) -> Iterator[Path]:
         raise StoreError(f"{path}: cannot write: {error.strerror or error}") from None
     finally:
         _remove(temporary)
+
+
+@contextmanager
+def replacing_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that becomes `path`, old files gone, when the block ends without an error.
+
+    Between the removal of the old folder and the renaming there is a moment with neither. Errors: StoreError.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if path.is_dir():
+            shutil.rmtree(path)
+        temporary.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot write: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Any]) -> int:
