@@ -10,9 +10,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rlaif.errors import EngineError, RequestFailed
 from rlaif.paths import resolve
-from rlaif.records import Message, Request
+from rlaif.records import Message, Reply, Request, TokenLogprob, Usage
 
 _IDENTITY_FILES = (
     "*.safetensors",
@@ -225,6 +227,14 @@ class ChatFormat:
             self._token_texts[token_id] = text
         return text
 
+    def top(self, logprobs: Mapping[int, float]) -> list[tuple[str, float]]:
+        """(text, log-prob), best first. Two tokens with one text become one entry, so that no reader loses mass."""
+        by_text: dict[str, float] = {}
+        for token_id, logprob in logprobs.items():
+            text = self.token_text(token_id)
+            by_text[text] = float(np.logaddexp(by_text[text], logprob)) if text in by_text else logprob
+        return sorted(by_text.items(), key=lambda item: -item[1])
+
     def label_ids(self, label: str) -> list[int]:
         """Every single token that reads as the label once white space is stripped; empty if it needs several."""
         if self._by_label is None:
@@ -274,6 +284,33 @@ def split_thinking(text: str, opened: bool = False) -> tuple[str | None, str]:
         return None, text
     thinking, _, rest = body.partition(_END_THINK)
     return thinking.strip(), rest.lstrip()
+
+
+def build_reply(
+    chat: ChatFormat,
+    request: Request,
+    *,
+    model: str,
+    prompt_ids: Sequence[int],
+    reply_ids: Sequence[int],
+    text: str,
+    finish_reason: str,
+    logprobs: list[TokenLogprob] | None,
+    cached_tokens: int = 0,
+) -> Reply:
+    """A Reply with the thinking, and its log-probs, apart; cut before the first stop string."""
+    opened = chat.opens_thinking(prompt_ids)
+    thinking, text = split_thinking(text, opened)
+    if logprobs is not None and thinking is not None:
+        logprobs = logprobs[chat.thinking_tokens(reply_ids, opened) :]
+    return Reply(
+        text=text[: min([len(text), *(at for at in map(text.find, request.stop) if at >= 0)])],
+        thinking=thinking,
+        finish_reason=finish_reason,
+        logprobs=logprobs,
+        usage=Usage(prompt_tokens=len(prompt_ids), completion_tokens=len(reply_ids), cached_tokens=cached_tokens),
+        model=model,
+    )
 
 
 def check_length(n_prompt: int, max_tokens: int, context: int | None) -> None:

@@ -17,7 +17,7 @@ from rlaif.engines import local
 from rlaif.engines.base import Capabilities
 from rlaif.engines.batching import MicroBatcher
 from rlaif.errors import EngineError, RequestFailed
-from rlaif.records import Message, Reply, Request, TokenLogprob, Usage
+from rlaif.records import Message, Reply, Request, TokenLogprob
 
 _WHERE = "engine transformers"
 _EXTRA = ("chat_template_kwargs",)
@@ -234,7 +234,7 @@ class TransformersEngine:
             step += 1
 
     def _prefill(self, rows: list[_Row]) -> tuple[Any, _State]:
-        """One forward pass over the distinct prompts (left-padded), then one tensor row for each row. (B, V) float32."""
+        """One forward pass over the distinct prompts (left-padded), repeated for each row: logits (B, V), state."""
         import torch
 
         distinct: dict[tuple[int, ...], int] = {}
@@ -278,9 +278,7 @@ class TransformersEngine:
             row.out.append(token)
             if note is not None:
                 row.logprobs.append(note)
-            if token in self._eos:
-                row.finish_reason = "stop"
-            elif row.request.stop and _stops(self._chat, row):
+            if token in self._eos or (row.request.stop and _stops(self._chat, row)):
                 row.finish_reason = "stop"
             elif len(row.out) >= row.request.max_tokens:
                 row.finish_reason = "length"
@@ -288,18 +286,15 @@ class TransformersEngine:
     def _reply(self, row: _Row) -> Reply:
         assert self._chat is not None
         ended = bool(row.out) and row.out[-1] in self._eos
-        opened = self._chat.opens_thinking(row.ids)
-        thinking, text = local.split_thinking(self._chat.decode(row.out[: len(row.out) - ended]), opened)
-        for stop in row.request.stop:
-            text = text.partition(stop)[0]
-        n_thinking = self._chat.thinking_tokens(row.out, opened) if thinking is not None else 0
-        return Reply(
-            text=text,
-            thinking=thinking,
-            finish_reason=row.finish_reason,
-            logprobs=row.logprobs[n_thinking:] if row.wants_logprobs else None,
-            usage=Usage(prompt_tokens=len(row.ids), completion_tokens=len(row.out)),
+        return local.build_reply(
+            self._chat,
+            row.request,
             model=self.model,
+            prompt_ids=row.ids,
+            reply_ids=row.out,
+            text=self._chat.decode(row.out[: len(row.out) - ended]),
+            finish_reason=row.finish_reason,
+            logprobs=row.logprobs if row.wants_logprobs else None,
         )
 
 
@@ -351,7 +346,7 @@ def _append_ones(mask: Any) -> Any:
 
 
 def _pick(logits: Any, batch: list[_Row], step: int) -> Any:
-    """Next tokens (B,) from logits (B, V): argmax, or the inverse of the cumulative distribution at a uniform number."""
+    """Next tokens (B,) from logits (B, V): argmax, or the inverse of the cumulative distribution at a uniform."""
     import torch
 
     if batch[0].uniforms is None:
@@ -381,7 +376,7 @@ def _invert(weights: Any, uniform: Any) -> Any:
 
 
 def _logprobs(logits: Any, tokens: Any, batch: list[_Row], chat: local.ChatFormat) -> list[TokenLogprob]:
-    """For each row: its token, every variant of its labels, and its `top_logprobs` best; natural logs at temperature 1."""
+    """For each row: its token, every variant of its labels, its `top_logprobs` best; natural logs, temperature 1."""
     import torch
 
     logprobs = logits.log_softmax(-1)
@@ -397,21 +392,12 @@ def _logprobs(logits: Any, tokens: Any, batch: list[_Row], chat: local.ChatForma
         n = row.request.top_logprobs
         found = dict(zip(ids[r][:n], values[r][:n], strict=True))
         found.update((i, of_labels[r][column[i]]) for i in row.label_ids)
-        notes.append(TokenLogprob(chat.token_text(token), own[r], _top(found, chat)))
+        notes.append(TokenLogprob(chat.token_text(token), own[r], chat.top(found)))
     return notes
 
 
-def _top(found: dict[int, float], chat: local.ChatFormat) -> list[tuple[str, float]]:
-    """(text, log-prob), best first. Two tokens with one text become one entry, so that no reader loses mass."""
-    by_text: dict[str, float] = {}
-    for token_id, logprob in found.items():
-        text = chat.token_text(token_id)
-        by_text[text] = float(np.logaddexp(by_text[text], logprob)) if text in by_text else logprob
-    return sorted(by_text.items(), key=lambda item: -item[1])
-
-
 def _stops(chat: local.ChatFormat, row: _Row) -> bool:
-    """Whether a stop string has just been completed; only the tail is decoded, a token is at least part of a character."""
+    """Whether a stop string has just been completed. Only a tail is decoded: a token is at least a byte."""
     tail = max(len(stop.encode()) for stop in row.request.stop) + 4
     text = chat.decode(row.out[-tail:])
     return any(stop in text for stop in row.request.stop)

@@ -1,10 +1,11 @@
-"""Random tiny causal LMs for the engine tests: real folders with weights, tokenizer and chat template, no downloads."""
+"""Random tiny causal LMs for the engine tests: real folders with weights, tokenizer and chat template."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-WORDS = "the a cat dog sat ran on mat log red blue yes no why how is it good bad Response Answer first second".split()
+TEXT = "the a cat dog sat ran on mat log red blue yes no why how is it good bad Response Answer first second"
+WORDS = TEXT.split()
 TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% if think is defined %}<think>{% endif %}{% endif %}"
