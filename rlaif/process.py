@@ -18,18 +18,18 @@ _POLL_S = 0.5  # how often a child looks whether its parent lives
 _STOP_GRACE_S = 30.0  # what a child may take to stop cleanly after Ctrl-C or SIGTERM
 
 
-def run_child(arguments: Sequence[str], env: Mapping[str, str] | None = None) -> int:
+def run_child(arguments: Sequence[str], env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()) -> int:
     """Run `python -m rlaif *arguments` in a session of its own and wait; its exit code (128 + n after signal n).
 
     SIGINT and SIGTERM are forwarded to the child and all it started. The second one, or 30 s, ends them for good.
     Whatever the child left behind is killed before this returns.
     """
-    return run_command([sys.executable, "-m", "rlaif", *arguments], env)
+    return run_command([sys.executable, "-m", "rlaif", *arguments], env, pass_fds)
 
 
-def run_command(command: Sequence[str], env: Mapping[str, str] | None = None) -> int:
+def run_command(command: Sequence[str], env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()) -> int:
     """`run_child` for any command that calls `die_with_parent` early on."""
-    process = subprocess.Popen(command, env=child_environment(env), start_new_session=True)
+    process = subprocess.Popen(command, env=child_environment(env), start_new_session=True, pass_fds=pass_fds)
     try:
         with _forwarding(process):
             code = process.wait()

@@ -307,8 +307,9 @@ class _Row:
         self.wants_logprobs = bool(request.labels or request.top_logprobs)
         self.kind = (request.max_tokens > 1, request.temperature > 0, request.top_p < 1, self.wants_logprobs)
         # One number per step is all the randomness of a sample: it depends on (seed, step), never on batch mates.
-        rng = np.random.Generator(np.random.Philox(key=seed % 2**64))
-        self.uniforms = rng.random(request.max_tokens) if request.temperature > 0 else None
+        self.uniforms: np.ndarray[Any, np.dtype[np.float64]] | None = None
+        if request.temperature > 0:
+            self.uniforms = np.random.Generator(np.random.PCG64(seed)).random(request.max_tokens)
         self.reset()
 
     def reset(self) -> None:
@@ -390,7 +391,8 @@ def _logprobs(logits: Any, tokens: Any, batch: list[_Row], chat: local.ChatForma
     notes = []
     for r, (row, token) in enumerate(zip(batch, tokens.tolist(), strict=True)):
         n = row.request.top_logprobs
-        found = dict(zip(ids[r][:n], values[r][:n], strict=True))
+        found = {token: own[r]} if n else {}
+        found.update(zip(ids[r][:n], values[r][:n], strict=True))
         found.update((i, of_labels[r][column[i]]) for i in row.label_ids)
         notes.append(TokenLogprob(chat.token_text(token), own[r], chat.top(found)))
     return notes
