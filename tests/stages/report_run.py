@@ -43,7 +43,7 @@ def make_run(path: Path, n_prompts: int = 60, n_responses: int = 4, seed: int = 
     for name, rows in tables.items():
         write_table(path / f"{name}.jsonl", rows)
     _write(path / "manifest.json", _manifest(seed, len(prompts), len(responses), len(judgments), len(preferences)))
-    _write(path / "policy" / "training.json", {"log_history": _training(rng)})
+    _write(path / "policy" / "training.json", training(rng))
     _write(path / "evaluation" / "evaluation.json", evaluation(oracle))
     return path
 
@@ -59,7 +59,9 @@ def evaluation(oracle: bool = True) -> dict[str, Any]:
         "length": {"before": estimate(96.0, 4), "after": estimate(88.0, 4)},
         "metrics": {},
         "by_domain": {d: {"win_rate": {"judge": estimate(0.5 + 0.07 * i, 0.09)}} for i, d in enumerate(_DOMAINS)},
-        "examples": [{"prompt": "How can I bake bread?", "before": "No. " + HOSTILE, "after": "Mix flour and water."}],
+        "examples": [
+            {"prompt": "How can I bake bread?", "before": "No. " + HOSTILE, "after": "Mix flour and water."}
+        ],
     }
     if oracle:
         found["metrics"] = {
@@ -109,7 +111,8 @@ def _judge(
     prompt: Prompt, one: Response, other: Response, rng: random.Random
 ) -> tuple[list[Judgment], dict[str, float], bool]:
     """Both orders under every principle; the judge leans a little towards what is shown first."""
-    rows, by_principle, winners = [], {}, set()
+    rows, by_principle = [], {}
+    sums = {1: 0.0, -1: 0.0}
     merit = rng.gauss(0, 1.4)
     for k, principle in enumerate(PRINCIPLES):
         own = merit * (-0.6 if principle == "harmless" else 1) + rng.gauss(0, 0.8 + 0.2 * k)
@@ -119,9 +122,9 @@ def _judge(
             rows.append(_judgment(prompt.id, ids, principle, p, rng))
             if rows[-1].status == "ok":
                 seen.append(p if sign == 1 else 1 - p)
-                winners.add(seen[-1] > 0.5)
+                sums[sign] += seen[-1] - 0.5
         by_principle[principle] = sum(seen) / len(seen) if seen else 0.5
-    return rows, by_principle, len(winners) == 1
+    return rows, by_principle, (sums[1] > 0) == (sums[-1] > 0)
 
 
 def _judgment(prompt_id: str, ids: list[str], principle: str, p: float, rng: random.Random) -> Judgment:
@@ -142,21 +145,23 @@ def _judgment(prompt_id: str, ids: list[str], principle: str, p: float, rng: ran
 def _manifest(seed: int, *counts: int) -> dict[str, Any]:
     n_prompts, n_responses, n_judgments, n_pairs = counts
 
-    def stage(seconds: float, sent: int, count: dict[str, int], **more: int) -> dict[str, Any]:
+    def stage(seconds: float, sent: int, count: dict[str, Any]) -> dict[str, Any]:
         return {
             "status": "done", "seconds": seconds, "counts": count,
-            "requests": {"sent": sent, "sent_last_run": sent // 2, "from_journal": sent - sent // 2, "failed": 0, **more},
+            "requests": {"sent": sent, "from_journal": 0, "failed": 0, "retried": 0},
             "tokens": {"prompt": sent * 90, "completion": sent * 12},
         }  # fmt: skip
 
     return {
         "rlaif_version": "0.1.0",
+        "requests": {"sent": n_responses + n_judgments + 480, "failed": 0, "from_journal": 1640},
+        "last_run": {"sent": 120, "from_journal": 1640, "failed": 0, "seconds": 3.5},
         "seed": seed,
         "config": {"run": "runs/made-up", "seed": seed, "judge": {"engine": "judge", "constitution": "tiny"},
                    "notes": HOSTILE},
         "stages": {
             "generate": stage(12.4, n_responses, {"prompts": n_prompts, "responses": n_responses}),
-            "judge": stage(31.9, n_judgments, {"judgments": n_judgments}),
+            "judge": stage(31.9, n_judgments, {"judgments": n_judgments, "dropped": {"judgment_unparsed": 46}}),
             "pair": stage(0.3, 0, {"preferences": n_pairs}),
             "export": stage(0.4, 0, {"train": n_pairs - 4, "test": 4}),
             "train": stage(71.0, 0, {"steps": 60}),
@@ -169,7 +174,7 @@ def _manifest(seed: int, *counts: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _training(rng: random.Random) -> list[dict[str, float]]:
+def training(rng: random.Random) -> dict[str, Any]:
     rows: list[dict[str, float]] = []
     for step in range(1, 61):
         done = step / 60
@@ -180,9 +185,11 @@ def _training(rng: random.Random) -> list[dict[str, float]]:
                 "rewards/margins": 1.1 * done + rng.gauss(0, 0.08),
             }
         )  # fmt: skip
-        if step % 15 == 0:
-            rows.append({"step": step, "eval_loss": 0.69 - 0.2 * done, "eval_rewards/accuracies": 0.5 + 0.28 * done})
-    return [*rows, {"step": 60, "train_runtime": 71.0, "train_loss": 0.55}]
+    return {
+        "version": 1, "method": "dpo", "model": "data/models/tiny-policy", "steps": 60, "soft_labels": False,
+        "given_args": {"learning_rate": 2e-4, "beta": 0.1}, "pairs_truncated": 0, "versions": {"trl": "1.16.0"},
+        "history": rows, "test": {"loss": 0.49, "rewards/accuracies": 0.78, "rewards/margins": 0.9},
+    }  # fmt: skip
 
 
 def _write(path: Path, value: Any) -> None:

@@ -32,14 +32,13 @@ _MAX_POINTS = 600  # of one line: more cannot be told apart at this width
 
 @dataclass(frozen=True)
 class Dot:
-    """One estimate with its interval. `group` picks the colour and shape: 0 or 1 (before and after)."""
+    """One estimate with its interval. `group` picks the colour: 0 grey (before), 1 blue (after, or on its own)."""
 
     label: str
     value: float
     low: float | None = None
     high: float | None = None
-    n: int | None = None
-    group: int = 0
+    group: int = 1
 
 
 @dataclass(frozen=True)
@@ -108,25 +107,24 @@ def dots(
     reference: float | None = None,
 ) -> str:
     """Dots with whiskers; rows that share a label share a line. `reference`: a value marked by a dashed line."""
-    labels = list(dict.fromkeys(row.label for row in rows))
-    low, high = span or _span_of(rows, reference)
-    scale = _Scale(low, high, 8, WIDTH - 8)
-    lanes = {label: [row for row in rows if row.label == label] for label in labels}
+    lanes: dict[str, list[Dot]] = {}
+    for row in rows:
+        lanes.setdefault(row.label, []).append(row)
+    scale = _Scale(*(span or _span_of(rows, reference)), 8, WIDTH - 8)
     parts: list[str] = []
     y = 0.0
-    for label in labels:
-        lane = lanes[label]
-        shown = "  →  ".join(number(row.value) for row in lane)
+    for label, lane in lanes.items():
+        shown = " → ".join(f"{row.value:.2f}" if span == (0, 1) else number(row.value) for row in lane)
         parts.append(_text(0, y + 14, _clip(label, WIDTH - 24 - len(shown) * _CHAR)))
         parts.append(_text(WIDTH, y + 14, shown, anchor="end", weight=600))
+        bottom = y + 21 + 14 * len(lane)
+        if reference is not None:  # not one long line: it would run through the names
+            x = scale(reference)
+            parts.append(f'<path d="M{x:.1f} {y + 20}V{bottom + 3}" stroke="{_SOFT}" stroke-dasharray="3 3"/>')
         for offset, row in enumerate(lane):
-            parts += _whisker(row, scale, y + 26 + 13 * offset)
-        y += 34 + 13 * len(lane)
-    guide = []
-    if reference is not None:
-        x = scale(reference)
-        guide.append(f'<path d="M{x:.1f} 20V{y:.1f}" stroke="{_SOFT}" stroke-dasharray="3 3"/>')
-    return _svg([*guide, *parts, *_x_axis(scale, y, x_label)], y + 42, title)
+            parts += _whisker(row, scale, y + 28 + 14 * offset)
+        y = bottom + 10
+    return _svg([*parts, *_x_axis(scale, y, x_label)], y + 42, title)
 
 
 def histogram(
@@ -173,12 +171,17 @@ def lines(series: Sequence[Line], title: str, x_label: str, y_label: str, *, zer
     end = 52  # room for the last value
     x = _Scale(min(line.x[0] for line in kept), max(line.x[-1] for line in kept), _LEFT, WIDTH - end)
     y = _Scale(low if zero and low == 0 else low - pad, high + pad, _TOP + _PLOT, _TOP)
-    parts = _y_axis(y, y_label)
+    parts, taken = _y_axis(y, y_label), list[float]()
     for line in kept:
         path = "L".join(f"{x(a):.1f} {y(b):.1f}" for a, b in zip(line.x, line.y, strict=True))
-        parts.append(f'<path d="M{path}" fill="none" stroke="{line.colour}" stroke-width="2" stroke-linejoin="round"/>')
+        parts.append(
+            f'<path d="M{path}" fill="none" stroke="{line.colour}" stroke-width="2" stroke-linejoin="round"/>'
+        )
         at_x, at_y = x(line.x[-1]), y(line.y[-1])
         parts.append(f'<circle cx="{at_x:.1f}" cy="{at_y:.1f}" r="3" fill="{line.colour}"/>')
+        while any(abs(at_y - other) < TEXT for other in taken):  # two last values that would overprint
+            at_y += TEXT / 2
+        taken.append(at_y)
         parts.append(_text(at_x + 7, at_y + 4, number(line.y[-1]), colour=line.colour, weight=600))
     bottom = _TOP + _PLOT
     parts += _x_axis(x, bottom, x_label, end=WIDTH - end)
@@ -190,14 +193,13 @@ def lines(series: Sequence[Line], title: str, x_label: str, y_label: str, *, zer
 def density(counts: NDArray[np.int_], title: str, x_label: str, y_label: str) -> str:
     """A square map of the unit square. `counts[i, j]`: how many have x in bin i and y in bin j; log shading."""
     bins = counts.shape[0]
-    size = 230
+    size = 264
     x = _Scale(0, 1, _LEFT + 20, _LEFT + 20 + size)
     y = _Scale(0, 1, _TOP + size, _TOP)
     top = math.log1p(int(counts.max())) or 1.0
     side = size / bins
     parts = [
         f'<rect x="{x.start}" y="{_TOP}" width="{size}" height="{size}" fill="none" stroke="{_LINE}"/>',
-        f'<path d="M{x(0):.1f} {y(0):.1f}L{x(1):.1f} {y(1):.1f}" stroke="{_SOFT}" stroke-dasharray="3 3"/>',
         f'<path d="M{x(0.5):.1f} {y(0):.1f}V{y(1):.1f}M{x(0):.1f} {y(0.5):.1f}H{x(1):.1f}" stroke="{_LINE}"/>',
     ]
     for i, j in zip(*np.nonzero(counts), strict=True):
@@ -206,6 +208,7 @@ def density(counts: NDArray[np.int_], title: str, x_label: str, y_label: str) ->
             f'<rect x="{x.start + i * side:.1f}" y="{_TOP + size - (j + 1) * side:.1f}" width="{side:.1f}" '
             f'height="{side:.1f}" fill="{BLUE}" opacity="{shade:.2f}"/>'
         )
+    parts.append(f'<path d="M{x(0):.1f} {y(0):.1f}L{x(1):.1f} {y(1):.1f}" stroke="{_INK}" stroke-dasharray="3 3"/>')
     parts += _y_axis(y, y_label, about=4, grid=False, left=x.start)
     parts += _x_axis(x, _TOP + size, x_label, about=4, end=x.end)
     return _svg(parts, _TOP + size + 44, title)
@@ -286,20 +289,20 @@ def _short(value: float) -> str:
     """A tick of the y axis in at most six characters."""
     if abs(value) >= 10_000:
         return f"{value / 1000:g}k" if abs(value) < 1e6 else f"{value / 1e6:g}M"
-    return f"{value:.0e}".replace("e-0", "e-") if 0 < abs(value) < 1e-3 else f"{value:g}"
+    return f"{value:.0e}".replace("e-0", "e-") if 0 < abs(value) < 1e-3 else f"{value:,g}"
 
 
 def _legend(names: Sequence[tuple[str, str]], y: float) -> list[str]:
-    parts, x = [], float(_LEFT)
+    parts, x = [], 0.0
     for name, colour in names:
         parts.append(f'<rect x="{x:.1f}" y="{y - 10:.1f}" width="12" height="12" rx="2" fill="{colour}"/>')
         parts.append(_text(x + 17, y, name))
-        x += 17 + len(name) * _CHAR + 16
+        x += 17 + len(name) * _CHAR + 24
     return parts
 
 
 def _whisker(row: Dot, scale: _Scale, y: float) -> list[str]:
-    colour = (GREY, BLUE)[row.group % 2] if row.group else BLUE
+    colour = GREY if row.group == 0 else BLUE
     x = scale(row.value)
     parts = []
     if row.low is not None and row.high is not None:

@@ -75,7 +75,7 @@ class ReportData:
     labels: Labels | None = None
     pairs: Pairs | None = None
     dropped: list[DroppedGroup] = field(default_factory=list)
-    training: list[dict[str, Any]] = field(default_factory=list)
+    training: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
 
@@ -85,7 +85,13 @@ class ReportData:
 
     @property
     def stages(self) -> dict[str, dict[str, Any]]:
-        return dict(self.manifest.get("stages") or {})
+        """The stages that ran. Not the report itself: what stands there is about the report before this one."""
+        return {name: stage for name, stage in (self.manifest.get("stages") or {}).items() if name != "report"}
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The trainer's log, one row per logged step."""
+        return [row for row in self.training.get("history") or [] if isinstance(row, dict)]
 
 
 def collect(run_path: Path, n_examples: int = 12) -> ReportData:
@@ -106,9 +112,8 @@ def collect(run_path: Path, n_examples: int = 12) -> ReportData:
     if run.table("preferences").exists():
         data.pairs = _pairs(preferences, lengths)
     data.dropped = _dropped(_rows(run, "dropped", Dropped))
-    data.training = _training(_read_json(run_path / "policy" / "training.json"))
-    evaluation = _read_json(run_path / "evaluation" / "evaluation.json")
-    data.evaluation = evaluation if isinstance(evaluation, dict) else {}
+    data.training = _read_object(run_path / "policy" / "training.json")
+    data.evaluation = _read_object(run_path / "evaluation" / "evaluation.json")
     data.examples = _examples(run, spread(preferences, n_examples))
     return data
 
@@ -207,15 +212,14 @@ def _lookup(rows: Iterable[Any], ids: set[str]) -> dict[str, Any]:
     return {row.id: row for row in rows if row.id in ids}
 
 
-def _read_json(path: Path) -> Any:
+def _read_object(path: Path) -> dict[str, Any]:
+    """A JSON object, {} where there is no such file."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        raw = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return None
+        return {}
     except (OSError, ValueError) as error:
         raise StoreError(f"{path}: cannot read: {error}") from None
-
-
-def _training(raw: Any) -> list[dict[str, Any]]:
-    history = raw.get("log_history", []) if isinstance(raw, dict) else raw
-    return [row for row in history or [] if isinstance(row, dict)]
+    if not isinstance(raw, dict):
+        raise StoreError(f"{path}: expected a JSON object, got {type(raw).__name__}")
+    return raw

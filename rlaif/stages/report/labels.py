@@ -221,7 +221,9 @@ def _agreements(winners: Mapping[str, Mapping[_Pair, float]]) -> dict[str, dict[
     found: dict[str, dict[str, metrics.Agreement]] = {}
     for one, other in combinations(sorted(winners)[:MAX_MATRIX], 2):
         shared = winners[one].keys() & winners[other].keys()
-        decided = [(winners[one][k], winners[other][k]) for k in shared if 0.5 not in (winners[one][k], winners[other][k])]
+        decided = [
+            (winners[one][k], winners[other][k]) for k in shared if 0.5 not in (winners[one][k], winners[other][k])
+        ]
         agreement = metrics.agreement([a for a, _ in decided], [b for _, b in decided])
         if agreement is not None:
             found.setdefault(one, {})[other] = agreement
@@ -231,7 +233,9 @@ def _agreements(winners: Mapping[str, Mapping[_Pair, float]]) -> dict[str, dict[
 
 def _criterion(name: str, values: list[float | None]) -> CriterionRow:
     known = [v for v in values if v is not None]
-    counts, edges = np.histogram(known, bins=min(BINS, max(len(set(known)), 1))) if known else (np.zeros(1, int), [0, 1])
+    counts, edges = (
+        np.histogram(known, bins=min(BINS, max(len(set(known)), 1))) if known else (np.zeros(1, int), [0, 1])
+    )
     return CriterionRow(
         name=name,
         n=len(values),

@@ -1,9 +1,9 @@
-"""The figures of a report: `report.json`, and the remarks in plain words at the top of the page."""
+"""The figures of a report as JSON, and how estimates are read and written."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,15 +11,6 @@ from rlaif import metrics
 from rlaif.stages.report.collect import ReportData
 
 ORACLE = ("quality", "harmful_compliance", "benign_correct")
-
-# When a figure is worth a remark. None of these is a law; each is said on the page beside the figure.
-MAX_FAILED = 0.05  # share of judgments that are no label
-MIN_CONSISTENCY = 0.80  # share of pairs with the same winner in both orders
-POSITION_SLACK = 0.02  # first-position rate further than this from ½, and its interval too
-MAX_CHOSEN_LONGER = 0.60
-MIN_LABEL_MASS = 0.80  # at the 5 % quantile
-MIN_KEPT = 0.50  # of the pairs judged
-MAX_GROWTH = 1.25  # of the response length by training
 
 
 def summarise(data: ReportData) -> dict[str, Any]:
@@ -33,6 +24,7 @@ def summarise(data: ReportData) -> dict[str, Any]:
         "seconds": round(sum(float(stage.get("seconds") or 0) for stage in data.stages.values()), 3),
         "requests": requests(data),
         "tokens": tokens(data),
+        "cost": round(sum(float(stage.get("cost") or 0) for stage in data.stages.values()), 6),
         "seconds_by_stage": {name: stage.get("seconds") for name, stage in data.stages.items()},
         "win_rate": rates.get(labelling_judge(data)),
         "win_rates": rates,
@@ -64,10 +56,22 @@ def labelling_judge(data: ReportData) -> str:
 
 
 def requests(data: ReportData) -> dict[str, int]:
-    """Requests over all stages. `sent`: ever paid for; `sent_last_run`: by the latest run of the pipeline."""
-    rows = [stage.get("requests") or {} for stage in data.stages.values()]
-    names = ("sent", "sent_last_run", "from_journal", "failed")
-    return {name: sum(int(row.get(name) or 0) for row in rows) for name in names}
+    """Requests over all stages. `sent`: replies ever paid for, all runs together; the others are of the latest run.
+
+    `failed` counts what is still without a reply.
+    """
+    total, last = data.manifest.get("requests") or {}, data.manifest.get("last_run") or {}
+    by_stage = [stage.get("requests") or {} for stage in data.stages.values()]
+
+    def added(name: str) -> int:
+        return sum(int(row.get(name) or 0) for row in by_stage)
+
+    return {
+        "sent": int(total.get("sent", added("sent"))),
+        "sent_last_run": int(last.get("sent", added("sent"))),
+        "from_journal": int(last.get("from_journal", added("from_journal"))),
+        "failed": int(total.get("failed", added("failed"))),
+    }
 
 
 def tokens(data: ReportData) -> dict[str, int]:
@@ -130,95 +134,20 @@ def dropped(data: ReportData) -> dict[str, dict[str, int]]:
     return found
 
 
-def remarks(data: ReportData) -> list[str]:
-    """What a careful reader would stop at, one sentence each."""
-    found = [*_about_labels(data), *_about_pairs(data), *_about_policy(data)]
-    failed = requests(data)["failed"]
-    if failed:
-        found.append(f"{failed:,} requests failed for good; their rows are among the dropped or the errors below.")
-    return found
-
-
 def percent(value: float | None, digits: int = 0) -> str:
-    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f} %"
+    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.{digits}f}\u00a0%"
 
 
 def interval(e: metrics.Estimate | Mapping[str, Any] | None, *, share: bool = True) -> str:
-    """ "62 % (55–69 %)", or "3.1 (2.9–3.3)" where it is no share."""
+    """An estimate with its interval: 62 % (55–69 %), or 3.1 (2.9–3.3) where it is no share."""
     if e is None:
         return "–"
     row = asdict(e) if isinstance(e, metrics.Estimate) else e
     value, low, high = row["value"], row.get("low"), row.get("high")
-    scale, unit = (100, " %") if share else (1, "")
+    scale, unit = (100, "\u00a0%") if share else (1, "")
     shape = ".0f" if share or abs(value) >= 100 else ".3g"
     text = f"{scale * value:{shape}}{unit}"
     return text if low is None or high is None else f"{text} ({scale * low:{shape}}–{scale * high:{shape}}{unit})"
-
-
-def _about_labels(data: ReportData) -> Iterable[str]:
-    labels = data.labels
-    if labels is None or not labels.n:
-        return
-    bad = 1 - labels.statuses["ok"] / labels.n
-    if bad > MAX_FAILED:
-        yield f"{percent(bad)} of the judgments are no label (unparsed, refused, truncated or error)."
-    if labels.consistency and labels.consistency.value < MIN_CONSISTENCY:
-        flips = percent(1 - labels.consistency.value)
-        yield f"The judge changes its mind in {flips} of the pairs when the two responses trade places."
-    rate = labels.first_rate
-    if rate and rate.low is not None and rate.high is not None:
-        side = "first" if rate.value > 0.5 else "second"
-        share = max(rate.value, 1 - rate.value)
-        if share - 0.5 > POSITION_SLACK and not rate.low <= 0.5 <= rate.high:
-            yield f"The judge favours the response shown {side}: it wins {percent(share)} of the time."
-    if labels.low_mass is not None and labels.low_mass < MIN_LABEL_MASS:
-        yield (
-            f"In one judgment of twenty the verdict labels hold under {percent(labels.low_mass)} of the probability: "
-            "the judge wanted to say something else."
-        )
-
-
-def _about_pairs(data: ReportData) -> Iterable[str]:
-    pairs, labels = data.pairs, data.labels
-    if pairs is None:
-        return
-    lost = sum(group.n for group in data.dropped if group.stage == "pair")
-    if pairs.n + lost and pairs.n / (pairs.n + lost) < MIN_KEPT:
-        yield f"Pairing dropped {lost:,} candidates and kept {pairs.n:,}: see the reasons below."
-    if pairs.chosen_longer and (pairs.chosen_longer.low or 0) > MAX_CHOSEN_LONGER:
-        yield (
-            f"The chosen response is the longer one in {percent(pairs.chosen_longer.value)} of the pairs: "
-            "part of what the judge rewards may be length."
-        )
-    if labels and labels.n and pairs.n == 0:
-        yield "No preference was kept."
-
-
-def _about_policy(data: ReportData) -> Iterable[str]:
-    rates = win_rates(data)
-    mine = rates.get(labelling_judge(data))
-    if mine and mine["low"] is not None and mine["low"] <= 0.5 <= mine["high"]:
-        yield f"The win rate of the trained policy, {interval(mine)}, cannot be told from a coin."
-    for name, other in rates.items():
-        if mine and other is not mine and None not in (mine["low"], other["high"]) and other["high"] < mine["low"]:
-            yield (
-                f"A judge that made no labels ({name}) sees a smaller gain than the labelling judge: "
-                f"{interval(other)} against {interval(mine)}."
-            )
-    distance = gap(data)
-    if distance and distance["low"] is not None and distance["low"] > 0:
-        yield (
-            f"The labelling judge's win rate is {100 * distance['value']:.0f} points above the oracle's: "
-            "that part of the gain pleases the judge without being better."
-        )
-    length = data.evaluation.get("length") or {}
-    before, after = estimate(length.get("before")), estimate(length.get("after"))
-    if before and after and before["value"] > 0:
-        growth = after["value"] / before["value"]
-        if growth > MAX_GROWTH:
-            yield f"The trained policy writes {percent(growth - 1)} more than before."
-        if growth < 1 / MAX_GROWTH:
-            yield f"The trained policy writes {percent(1 - growth)} less than before."
 
 
 def _principles(data: ReportData) -> dict[str, Any]:

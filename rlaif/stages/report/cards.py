@@ -1,0 +1,284 @@
+"""The charts of the page: what each is called, what it shows, and one sentence on how to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rlaif.records import STATUSES
+from rlaif.stages.report import charts, summary
+from rlaif.stages.report.charts import Bar, Dot, Line
+from rlaif.stages.report.collect import Pairs, ReportData
+from rlaif.stages.report.labels import BINS, Labels
+
+_MAX_BARS = 12
+_UNIT = np.linspace(0, 1, BINS + 1).tolist()
+_SIDES = "Grey: before training. Blue: after."
+_WIN_LABEL = "share of comparisons won, ties ½"
+
+# metric of evaluation.json → how a person reads it
+_NAMES = {
+    "quality": "Quality ↑",
+    "harmful_compliance": "Harmful requests complied with ↓",
+    "benign_correct": "Benign questions answered well ↑",
+}
+_CURVES = (
+    ("Loss", "nats per pair", "loss", True, "Chance is at ln 2 = 0.693 for a plain DPO loss."),
+    ("Reward accuracy", "share of pairs", "rewards/accuracies", False,
+     "How often the policy's implicit reward ranks the chosen response higher."),
+    ("Reward margin", "chosen − rejected", "rewards/margins", True,
+     "How far apart it puts them. A margin that runs away while accuracy stands still is over-training."),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Card:
+    """One chart with its title and one sentence on how to read it."""
+
+    title: str
+    svg: str
+    note: str = ""
+
+
+def _dot(label: str, e: Mapping[str, Any], group: int = 1) -> Dot:
+    return Dot(label, e["value"], e.get("low"), e.get("high"), group)
+
+
+def headline(data: ReportData) -> list[Card]:
+    cards = []
+    labelling = summary.labelling_judge(data)
+    rows = []
+    for name, e in summary.win_rates(data).items():
+        role = "labelled the data" if name == labelling else "did not label"
+        rows.append(_dot(f"{name} ({role})", e))
+    truth = summary.estimate(data.evaluation.get("oracle_win_rate"))
+    if truth:
+        rows.append(_dot("oracle", truth))
+    if rows:
+        svg = charts.dots(rows, "Win rate of the trained policy", _WIN_LABEL, span=(0, 1), reference=0.5)
+        note = "The trained policy against the one it started from, on held-out prompts. Dashed: no difference."
+        cards.append(Card("Who prefers the trained policy", svg, note))
+    dots = _before_after(data, summary.ORACLE)
+    if dots and summary.oracle(data):
+        svg = charts.dots(dots, "The oracle, before and after training", "score or share of responses", span=(0, 1))
+        note = f"{_SIDES} ↑ more is better, ↓ less is. The oracle reads the text only and never labels anything."
+        cards.append(Card("What the oracle finds", svg, note))
+    return cards
+
+
+def label_cards(data: ReportData) -> list[Card]:
+    """Whether the labels can be trusted."""
+    labels = data.labels
+    if labels is None or not labels.n:
+        return []
+    found = [_status_card(labels), _order_card(data, labels), _map_card(labels)]
+    if labels.p_first is not None:
+        svg = charts.histogram(
+            [("", labels.p_first, charts.BLUE)],
+            _UNIT,
+            "P(the response shown first is better)",
+            "P(the response shown first is better)",
+            "judgments",
+            mark=(0.5, "no preference"),
+        )
+        found.append(Card("How sure single judgments are", svg, "Symmetric around ½ when the position has no pull."))
+    if labels.label_mass is not None:
+        svg = charts.histogram(
+            [("", labels.label_mass, charts.GREEN)],
+            _UNIT,
+            "Label mass",
+            "probability held by the verdict labels",
+            "judgments",
+        )
+        note = "Near 1 the judge answered in the form it was asked for; far below, its ratio of labels means little."
+        found.append(Card("Did the judge answer the question?", svg, note))
+    return [card for card in found if card is not None]
+
+
+def _status_card(labels: Labels) -> Card:
+    rows = []
+    for status in STATUSES:
+        n = labels.statuses[status]
+        colour = charts.BLUE if status == "ok" else charts.ORANGE
+        rows.append(Bar(status, n, f"{n:,} · {summary.percent(n / labels.n, 1)}", colour))
+    note = "Only “ok” has a verdict. The others are counted, kept, and never become a label."
+    return Card("What became of each judgment", charts.bars(rows, "Judgments by status"), note)
+
+
+def _order_card(data: ReportData, labels: Labels) -> Card | None:
+    named = [
+        ("Same winner in both orders", labels.consistency),
+        ("Winner is the response shown first", labels.first_rate),
+        ("Kept pairs on which the orders agree", data.pairs.consistent if data.pairs else None),
+    ]
+    rows = [_dot(name, e.as_dict()) for name, e in named if e is not None]
+    if not rows:
+        return None
+    svg = charts.dots(rows, "Order consistency and first-position rate", "share", span=(0, 1), reference=0.5)
+    note = "A judge without position bias has its first-position rate on the dashed line, and consistency near 1."
+    return Card("Does the order shown matter?", svg, note)
+
+
+def _map_card(labels: Labels) -> Card | None:
+    if labels.order_map is None:
+        return None
+    svg = charts.density(
+        labels.order_map, "Probability in both orders", "P(A better), A shown first", "P(A better), A shown second"
+    )
+    note = "On the diagonal the order does not matter; top left and bottom right it decides. Darker: more pairs."
+    return Card("The same pair, both ways round", svg, note)
+
+
+def criterion_cards(data: ReportData) -> list[Card]:
+    cards = []
+    for row in data.labels.criteria if data.labels else []:
+        if row.summary is None or len(row.edges) < 2:
+            continue
+        svg = charts.histogram(
+            [("", row.counts, charts.BLUE)], row.edges, f"Scores: {row.name}", "score", "judgments"
+        )
+        note = f"Mean {charts.number(row.summary['mean'])} over {row.summary['n']:,}; {row.n_null:,} not judged."
+        cards.append(Card(f"Scores: {row.name}", svg, note))
+    return cards
+
+
+def pair_cards(data: ReportData) -> list[Card]:
+    """From judgments to pairs: what was kept, how sure it is, and whether length decided."""
+    pairs = data.pairs
+    if pairs is None:
+        return []
+    lost = [group for group in data.dropped if group.stage == "pair"]
+    total = pairs.n + sum(group.n for group in lost) or 1
+    rows = [Bar("kept", pairs.n, f"{pairs.n:,} · {summary.percent(pairs.n / total)}")]
+    for group in lost[:_MAX_BARS]:
+        text = f"{group.n:,} · {summary.percent(group.n / total)}"
+        rows.append(Bar(f"dropped: {group.reason}", group.n, text, charts.ORANGE))
+    note = f"{pairs.n:,} preferences over {pairs.n_prompts:,} prompts."
+    found = [Card("Kept and dropped", charts.bars(rows, "Pairs kept and dropped by reason"), note)]
+    if pairs.n and pairs.summary and pairs.margin:
+        mean = pairs.summary["mean"]
+        svg = charts.histogram(
+            [("", pairs.probability, charts.BLUE)],
+            _UNIT,
+            "Probability of the chosen response",
+            "P(chosen is better), orders averaged",
+            "pairs",
+            mark=(mean, f"mean {mean:.2f}"),
+        )
+        margin = f"Margin in the judge's own unit: median {charts.number(pairs.margin['median'])}."
+        found.append(
+            Card("How sure the kept labels are", svg, f"Near ½ a label is little more than a guess. {margin}")
+        )
+    length = _length_card(pairs)
+    return [*found, length] if length else found
+
+
+def _length_card(pairs: Pairs) -> Card | None:
+    if not (pairs.chosen_length and pairs.rejected_length and pairs.chosen_longer):
+        return None
+    series = [
+        (f"chosen, mean {pairs.chosen_length['mean']:.0f}", pairs.chosen_lengths, charts.BLUE),
+        (f"rejected, mean {pairs.rejected_length['mean']:.0f}", pairs.rejected_lengths, charts.ORANGE),
+    ]
+    svg = charts.histogram(series, pairs.length_edges, "Length of chosen and rejected", "characters", "responses")
+    note = f"The chosen response is the longer one in {summary.interval(pairs.chosen_longer)} of the pairs."
+    return Card("Is longer better?", svg, note)
+
+
+def training_cards(data: ReportData) -> list[Card]:
+    cards = []
+    test = data.training.get("test") or {}
+    for title, unit, key, zero, note in _CURVES:
+        rows = [row for row in data.history if _is_number(row.get(key)) and _is_number(row.get("step"))]
+        line = Line("", [row["step"] for row in rows], [row[key] for row in rows])
+        svg = charts.lines([line], title, "training step", unit, zero=zero)
+        if svg:
+            held_out = (
+                f" On held-out pairs at the end: {charts.number(test[key])}." if _is_number(test.get(key)) else ""
+            )
+            cards.append(Card(title, svg, note + held_out))
+    return cards
+
+
+def _before_after(data: ReportData, names: Iterable[str]) -> list[Dot]:
+    dots = []
+    for name in names:
+        sides = summary.metric(data, name)
+        for group, side in enumerate(("before", "after")):
+            if side in sides:
+                dots.append(_dot(_NAMES.get(name, name.replace("_", " ")), sides[side], group))
+    return dots
+
+
+def policy_cards(data: ReportData) -> list[Card]:
+    cards = []
+    measured = [name for name in data.evaluation.get("metrics") or {} if name not in summary.ORACLE]
+    shares = [n for n in measured if all(0 <= e["value"] <= 1 for e in summary.metric(data, n).values() if e)]
+    dots = _before_after(data, shares)
+    if dots:
+        svg = charts.dots(dots, "Metrics before and after", "score or share", span=(0, 1))
+        cards.append(Card("Other measures", svg, _SIDES))
+    for name in measured:
+        if name not in shares and (dots := _before_after(data, [name])):
+            cards.append(Card(name.replace("_", " "), charts.dots(dots, name, name), _SIDES))
+    length = data.evaluation.get("length") or {}
+    sides = [(side, summary.estimate(length.get(side))) for side in ("before", "after")]
+    rows = [_dot("Response length", e, group) for group, (_, e) in enumerate(sides) if e is not None]
+    if rows:
+        svg = charts.dots(rows, "Response length before and after", "mean length", span=(0, max(_tops(rows)) * 1.1))
+        cards.append(
+            Card(
+                "How long responses are", svg, "A policy that only got longer has often learned length, not quality."
+            )
+        )
+    return cards + _domain_cards(data)
+
+
+def _tops(rows: Sequence[Dot]) -> list[float]:
+    return [max(row.value, row.high or row.value) for row in rows]
+
+
+def _domain_cards(data: ReportData) -> list[Card]:
+    """One chart per figure that evaluation gives by domain."""
+    by_figure: dict[str, list[Dot]] = {}
+    for domain, figures in (data.evaluation.get("by_domain") or {}).items():
+        for name, e, group in _figures(figures):
+            by_figure.setdefault(name, []).append(_dot(domain or "no domain", e, group))
+    cards = []
+    for name, dots in by_figure.items():
+        share = all(0 <= dot.value <= 1 for dot in dots)
+        won = name.startswith("win rate")
+        svg = charts.dots(dots, f"{name} by domain", _WIN_LABEL if won else "score or share" if share else name,
+                          span=(0, 1) if share else None, reference=0.5 if won else None)  # fmt: skip
+        cards.append(Card(f"By domain: {name}", svg, "Dashed: no difference." if won else _SIDES))
+    return cards
+
+
+def _figures(node: Any, path: tuple[str, ...] = ()) -> Iterable[tuple[str, dict[str, Any], int]]:
+    """(name, estimate, group) for every estimate inside a nested mapping; keys before/after become the group."""
+    found = summary.estimate(node)
+    if found is not None and path:
+        side = path[-1]
+        named = [part for part in path if part not in ("before", "after", "metrics", "value")]
+        name = " ".join(named).replace("_", " ") or "value"
+        if side != "difference" and named != ["n"]:
+            yield name, found, 0 if side == "before" else 1
+    elif isinstance(node, Mapping):
+        for key, child in node.items():
+            yield from _figures(child, (*path, str(key)))
+
+
+def cost_cards(data: ReportData) -> list[Card]:
+    rows = [(name, float(stage.get("seconds") or 0)) for name, stage in data.stages.items()]
+    total = sum(seconds for _, seconds in rows)
+    if not total:
+        return []
+    bars = [Bar(name, seconds, f"{charts.number(seconds)} s") for name, seconds in rows if seconds]
+    return [Card("Time by stage", charts.bars(bars, "Seconds by stage"), f"{charts.number(total)} seconds in all.")]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
