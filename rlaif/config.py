@@ -184,7 +184,7 @@ def load(path: str | Path, overrides: list[str] | None = None) -> Pipeline:
     path = Path(path)
     raw = read_yaml(path)
     for override in overrides or []:
-        _apply(raw, override)
+        apply_override(raw, override)
     return validate(Pipeline, raw, str(path))
 
 
@@ -243,7 +243,8 @@ def _inner_model(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _apply(raw: dict[str, Any], override: str) -> None:
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Set one dotted key, in place. Errors: ConfigError."""
     key, equals, value = override.partition("=")
     if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+)*", key):
         raise ConfigError(

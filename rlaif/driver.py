@@ -106,7 +106,7 @@ class Driver:
                 restore()
                 loop.close()
                 if self._progress:
-                    self._progress.finish(self.stats)
+                    self._progress.finish(self._next_out, self.stats)
 
     # -- the window ------------------------------------------------------------------------------------------
 

@@ -45,7 +45,8 @@ class Progress:
             self._last = now
             self._print(self._line(stats, now), final=False)
 
-    def finish(self, stats: Stats) -> None:
+    def finish(self, rows: int, stats: Stats) -> None:
+        self.rows = rows
         if not self.quiet:
             self._print(self._line(stats, time.monotonic()), final=True)
 

@@ -93,18 +93,21 @@ class Journal:
     """Append-only replies, found by key. One writer; a row is one `write`, so a killed process loses none.
 
     A torn last row (power loss) is cut before appending. fsync runs at most once a second and on close.
+    `writable=False` reads beside a writer and changes nothing.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, writable: bool = True) -> None:
         self.path = path
         self._offsets: dict[bytes, int] = {}
         self._encode = msgspec.json.Encoder().encode
         self._decoder = msgspec.json.Decoder(Entry)
         self._synced = time.monotonic()
         self.damaged = 0  # complete rows that are not ours: skipped, so they would be paid for again
+        self._writable = writable
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+            if writable:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND if writable else os.O_RDONLY, 0o644)
             self._reader = os.fdopen(os.dup(self._fd), "rb")
             self._end = self._load()
         except OSError as error:
@@ -122,7 +125,8 @@ class Journal:
         self._reader.seek(0)
         for number, line in enumerate(self._reader, 1):
             if not line.endswith(b"\n"):
-                os.ftruncate(self._fd, offset)
+                if self._writable:
+                    os.ftruncate(self._fd, offset)
                 break
             try:
                 entry = head.decode(line)
@@ -176,7 +180,8 @@ class Journal:
 
     def close(self) -> None:
         if self._fd >= 0:
-            os.fsync(self._fd)
+            if self._writable:
+                os.fsync(self._fd)
             self._reader.close()
             os.close(self._fd)
             self._fd = -1

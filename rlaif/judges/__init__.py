@@ -11,8 +11,8 @@ from rlaif.errors import ConfigError
 from rlaif.judges.base import Judge
 from rlaif.judges.pairwise import PairwiseJudge
 from rlaif.judges.verdicts import Choice
-from rlaif.rubric import find_frame, load_constitution, load_rubric
-from rlaif.templates import load_frame
+from rlaif.rubric import Constitution, Rubric, find_frame, load_constitution, load_rubric
+from rlaif.templates import Frame, load_frame
 
 BUILT_IN = {"pairwise": PairwiseJudge}
 
@@ -23,18 +23,14 @@ def build(section: JudgeSection, engine: Engine, *, role: str | None = None, whe
     A custom judge (import path) is called with the same keyword arguments as `PairwiseJudge`, plus `options`.
     Errors: ConfigError, TemplateError.
     """
-    rubric = load_rubric(section.rubric) if section.rubric else None
-    constitution = load_constitution(section.constitution) if section.constitution else None
-    standard = rubric or constitution
+    standard = find_standard(section)
     if standard is None and section.judge in BUILT_IN:
         raise ConfigError(f"{where}: name a rubric or a constitution (`rlaif rubric list` shows the shipped ones)")
-    frame_name = section.frame or (standard.frame if standard else "pairwise.jinja")
-    beside = Path() if section.frame else standard.path if standard else None
     arguments: dict[str, Any] = {
-        "frame": load_frame(find_frame(frame_name, beside)),
+        "frame": find_frame_of(section),
         "choice": _choice(section, engine, where),
-        "rubric": rubric,
-        "constitution": constitution,
+        "rubric": standard if isinstance(standard, Rubric) else None,
+        "constitution": standard if isinstance(standard, Constitution) else None,
         "role": role or section.engine,
         "model": engine.model,
         "principles": section.principles,
@@ -49,6 +45,21 @@ def build(section: JudgeSection, engine: Engine, *, role: str | None = None, whe
     except TypeError as error:
         raise ConfigError(f"{where}.options: {section.judge}: {error}") from None
     return judge
+
+
+def find_standard(section: JudgeSection) -> Rubric | Constitution | None:
+    """The rubric or constitution that the section names."""
+    if section.rubric:
+        return load_rubric(section.rubric)
+    return load_constitution(section.constitution) if section.constitution else None
+
+
+def find_frame_of(section: JudgeSection) -> Frame:
+    """The frame that the section names, else the one that its rubric or constitution names."""
+    standard = find_standard(section)
+    name = section.frame or (standard.frame if standard else "pairwise.jinja")
+    beside = Path() if section.frame else standard.path if standard else None
+    return load_frame(find_frame(name, beside))
 
 
 def _find(name: str, where: str) -> Any:

@@ -1,0 +1,216 @@
+"""The command line: arguments in, exit code out. Everything else is imported when a command needs it.
+
+Exit codes: 0 done · 1 a fault of rlaif itself · 2 something you can put right · 3 a gate failed ·
+4 stopped by a budget · 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+STAGE_HELP = {
+    "generate": "sample candidate responses for your prompts",
+    "judge": "judge responses that a run generated, or that your own file holds",
+    "pair": "turn judgments into preferences (asks nothing)",
+    "export": "write the preference dataset in TRL's columns (asks nothing)",
+    "evaluate": "compare the trained policy with the starting one on held-out prompts",
+    "report": "write report.html and report.json",
+}
+_EPILOG = """\
+TARGET is a pipeline (.yaml), a run folder, or your own data file. Any key of the config can be set with --set.
+  rlaif run quickstart                                   a shipped pipeline
+  rlaif judge answers.jsonl --run runs/mine --rubric helpfulness \\
+        --engine openai --model my-model --base-url http://localhost:8000/v1
+  rlaif pair runs/mine --set pair.min_margin=0.1         again, with another margin: no request is sent
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code and never raises for what a user can cause."""
+    parser = build_parser()
+    arguments = parser.parse_args(argv)
+    if not hasattr(arguments, "func"):
+        parser.print_help()
+        return 0
+    return guarded(lambda: int(arguments.func(arguments) or 0))
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """Run `command`, turning our errors into one line on stderr and an exit code."""
+    from rlaif.errors import BudgetReached, RlaifError
+
+    if os.environ.get("RLAIF_TRACEBACK"):
+        return command()
+    try:
+        return command()
+    except BudgetReached as error:
+        return _fail(error, 4)
+    except RlaifError as error:
+        return _fail(error, 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted; nothing that was paid for is lost, run the same command to go on", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        return _fail(error, 2)
+    except Exception as error:
+        code = getattr(error, "code", None)
+        if type(error).__name__ == "ChildFailed" and isinstance(code, int):
+            return code
+        hint = "this is a bug in rlaif; RLAIF_TRACEBACK=1 shows where"
+        return _fail(f"{type(error).__name__}: {error} ({hint})", 1)
+
+
+def _fail(message: object, code: int) -> int:
+    print(f"rlaif: {' '.join(str(message).split())}", file=sys.stderr)
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    from rlaif import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="rlaif",
+        description="AI-labelled preference data you can trust, and training on it.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"rlaif {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    run = commands.add_parser("run", help="run every stage of a pipeline", epilog=_EPILOG, **_raw())
+    run.add_argument("target", metavar="PIPELINE", help="a pipeline file, a shipped pipeline's name, or a run folder")
+    _common(run)
+    run.set_defaults(func=_run)
+    for stage, text in STAGE_HELP.items():
+        command = commands.add_parser(stage, help=text, description=text, epilog=_EPILOG, **_raw())
+        command.add_argument("target", metavar="TARGET", help="a pipeline (.yaml), a run folder, or a data file")
+        _common(command)
+        if stage in ("generate", "judge"):
+            _engine_flags(command, stage)
+        command.set_defaults(func=_stage, stage=stage)
+    _train_command(commands)
+    _show_command(commands)
+    _lazy_command(commands, "rubric", "list, show, check, preview and start rubrics", "rlaif.rubric_cli")
+    _lazy_command(commands, "world", "the tiny offline world: measure it, build its models", "rlaif.world.cli")
+    _child_command(commands)
+    return parser
+
+
+def _raw() -> dict[str, Any]:
+    return {"formatter_class": argparse.RawDescriptionHelpFormatter}
+
+
+def _common(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--run", metavar="DIR", help="the run folder (default: the config's)")
+    add("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="set a key of the config")
+    add("--limit", metavar="N", type=int, help="only the first N prompts")
+    add("--dry-run", action="store_true", help="check everything, show one prompt and the plan, send nothing")
+    add("--max-requests", metavar="N", type=int, help="stop cleanly after sending N requests")
+    add("--max-cost", metavar="X", type=float, help="stop cleanly at this cost, in the unit of the config's prices")
+    add("--retry", choices=["error", "unparsed"], help="ask again for what ended so")
+    add("--force", action="store_true", help="run what is up to date again (replies still come from the journal)")
+    add("--quiet", action="store_true", help="no progress lines")
+
+
+def _engine_flags(command: argparse.ArgumentParser, stage: str) -> None:
+    add = command.add_argument
+    add("--engine", metavar="NAME", help="openai, transformers, vllm, replay, or an import path")
+    add("--model", metavar="M", help="the engine's model: a name, a hub id, or a folder")
+    add("--base-url", metavar="URL", help="of an OpenAI-compatible server")
+    add("--api-key-env", metavar="VAR", help="the environment variable that holds the key")
+    add("--columns", metavar="OURS=THEIRS", action="append", default=[], help="map a column of the data file")
+    if stage == "judge":
+        add("--rubric", metavar="NAME", help="a shipped rubric or a file")
+        add("--constitution", metavar="NAME", help="a shipped constitution or a file")
+
+
+def _train_command(commands: Any) -> None:
+    train = commands.add_parser("train", help="train on a preference dataset")
+    trainers = train.add_subparsers(title="trainers", metavar="TRAINER", required=True)
+    dpo = trainers.add_parser("dpo", help="direct preference optimisation, on TRL", epilog=_EPILOG, **_raw())
+    dpo.add_argument("target", metavar="TARGET", help="a pipeline, a run folder, or a dataset (folder or file)")
+    dpo.add_argument("--model", metavar="M", help="the starting policy: a folder or a hub id")
+    _common(dpo)
+    dpo.set_defaults(func=_stage, stage="train")
+
+
+def _show_command(commands: Any) -> None:
+    show = commands.add_parser("show", help="one prompt with its responses, judgments, raw replies and preference")
+    show.add_argument("target", metavar="RUN", help="a run folder")
+    show.add_argument("id", metavar="ID", nargs="?", help="an id, or its beginning; default: a summary")
+    show.set_defaults(func=_show)
+
+
+def _child_command(commands: Any) -> None:
+    child = commands.add_parser("_stage")  # a stage in a process of its own; not for people
+    child.add_argument("stage")
+    child.add_argument("run")
+    child.add_argument("--fingerprint", required=True)
+    child.add_argument("--quiet", action="store_true")
+    child.set_defaults(func=_child)
+
+
+def _lazy_command(commands: Any, name: str, text: str, module: str) -> None:
+    """A command whose own parser is built only when it is named: `--help` imports nothing of it."""
+    if name in sys.argv[1:2] or os.environ.get("RLAIF_FULL_PARSER"):
+        import importlib
+
+        importlib.import_module(module).add_parser(commands)
+    else:
+        commands.add_parser(name, help=text)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from rlaif.cli_config import config_from
+
+    return _execute(arguments, config_from(arguments), None)
+
+
+def _stage(arguments: argparse.Namespace) -> int:
+    from rlaif.cli_config import config_from, stages_to_run
+
+    config = config_from(arguments)
+    return _execute(arguments, config, stages_to_run(arguments, config))
+
+
+def _execute(arguments: argparse.Namespace, config: Any, stages: list[str] | None) -> int:
+    if arguments.dry_run:
+        from rlaif.plan import dry_run
+
+        print(dry_run(config, stages))
+        return 0
+    from rlaif import pipeline
+
+    pipeline.run(
+        config, stages, retry=arguments.retry, force=arguments.force, quiet=arguments.quiet,
+        say=lambda line: print(line, flush=True),
+    )  # fmt: skip
+    print(f"run folder: {config.run}")
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from rlaif.show import show
+
+    print(show(arguments.target, arguments.id))
+    return 0
+
+
+def _child(arguments: argparse.Namespace) -> int:
+    from rlaif import pipeline
+    from rlaif.store import RunFolder
+
+    with RunFolder(arguments.run) as folder:
+        config = pipeline.load_manifest_config(folder)
+        pipeline.run_stage_here(config, folder, arguments.stage, arguments.fingerprint, quiet=arguments.quiet)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

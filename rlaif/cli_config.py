@@ -1,0 +1,120 @@
+"""From command-line arguments to one resolved config.
+
+TARGET is a pipeline file (or a shipped pipeline's name), a run folder (its own config is used), or a data file, for
+which a config is made from the flags.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from pathlib import Path
+from typing import Any
+
+from rlaif import config as configs
+from rlaif.config import Pipeline
+from rlaif.errors import ConfigError
+from rlaif.paths import shipped
+
+_DATA = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".gz")
+_ENGINE_FLAGS = {"engine": "engine", "model": "model", "base_url": "base_url", "api_key_env": "api_key_env"}
+
+
+def config_from(arguments: argparse.Namespace) -> Pipeline:
+    """The config that TARGET and the flags describe. Errors: ConfigError, DataError."""
+    raw, where = _raw_config(arguments)
+    for override in arguments.overrides:
+        configs.apply_override(raw, override)
+    _apply_flags(raw, arguments)
+    return configs.validate(Pipeline, raw, where)
+
+
+def stages_to_run(arguments: argparse.Namespace, config: Pipeline) -> list[str]:
+    """A stage command runs its stage, and reads the user's file first where there is one."""
+    stage = str(arguments.stage)
+    needs_prompts = stage in ("generate", "judge") and config.prompts is not None
+    if needs_prompts and stage == "judge" and config.generate is not None:
+        needs_prompts = False  # the responses are the run's own
+    return (["prompts"] if needs_prompts else []) + [stage]
+
+
+def _raw_config(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    target = str(arguments.target)
+    path = Path(target)
+    if (path / "manifest.json").is_file():
+        from rlaif.pipeline import load_manifest_config
+        from rlaif.store import RunFolder
+
+        return load_manifest_config(RunFolder(path)).model_dump(mode="json") | {
+            "run": target
+        }, f"{target}/manifest.json"
+    if path.suffix in (".yaml", ".yml") or _shipped_pipeline(target):
+        path = path if path.is_file() else _shipped_pipeline(target) or path
+        return configs.read_yaml(path), str(path)
+    stage = getattr(arguments, "stage", "run")
+    if stage in ("generate", "judge", "train"):
+        return _from_data(arguments, stage), f"rlaif {stage}"
+    if path.is_dir():
+        raise ConfigError(f"{target}: not a run folder (it has no manifest.json)")
+    names = sorted(item.stem for item in shipped("pipelines").glob("*.yaml"))
+    close = difflib.get_close_matches(path.stem, names, n=1)
+    hint = f", did you mean {close[0]!r}?" if close else f"; shipped pipelines: {', '.join(names)}"
+    raise ConfigError(f"{target}: no such pipeline or run folder{hint}")
+
+
+def _shipped_pipeline(target: str) -> Path | None:
+    name = target.removeprefix("shipped:").removeprefix("pipelines/").removesuffix(".yaml")
+    path = shipped("pipelines") / f"{name}.yaml"
+    return path if "/" not in name and path.is_file() else None
+
+
+def _from_data(arguments: argparse.Namespace, stage: str) -> dict[str, Any]:
+    """A config for the user's own file and nothing else."""
+    if not arguments.run:
+        raise ConfigError(f"rlaif {stage} {arguments.target}: name the run folder with --run DIR")
+    if stage == "train":
+        return {"run": arguments.run, "train": {"dpo": {"model": arguments.model, "dataset": arguments.target}}}
+    if not arguments.engine:
+        raise ConfigError(f"rlaif {stage} {arguments.target}: name an engine with --engine (and --model)")
+    raw: dict[str, Any] = {"run": arguments.run, "prompts": {"path": arguments.target}}
+    if stage == "generate":
+        raw["generate"] = {"samplers": [{"engine": "policy"}]}
+    return raw
+
+
+def _apply_flags(raw: dict[str, Any], arguments: argparse.Namespace) -> None:
+    if arguments.run:
+        raw["run"] = arguments.run
+    if arguments.limit is not None:
+        source = raw.get("prompts")
+        if not isinstance(source, dict):
+            raise ConfigError("--limit: this config reads no prompts")
+        source["limit"] = arguments.limit
+    for flag in ("max_requests", "max_cost"):
+        if getattr(arguments, flag) is not None:
+            raw.setdefault("budget", {})[flag] = getattr(arguments, flag)
+    stage = getattr(arguments, "stage", "run")
+    if stage in ("generate", "judge"):
+        _apply_engine_flags(raw, arguments, stage)
+    if stage == "train" and arguments.model:
+        raw.setdefault("train", {}).setdefault("dpo", {})["model"] = arguments.model
+
+
+def _apply_engine_flags(raw: dict[str, Any], arguments: argparse.Namespace, stage: str) -> None:
+    given = {key: getattr(arguments, flag) for flag, key in _ENGINE_FLAGS.items() if getattr(arguments, flag)}
+    if given:
+        role = "policy" if stage == "generate" else (raw.get("judge") or {}).get("engine", "judge")
+        entry = raw.setdefault("engines", {}).setdefault(role, {})
+        entry.update(given)
+    for pair in arguments.columns:
+        ours, equals, theirs = pair.partition("=")
+        if not equals or not ours or not theirs:
+            raise ConfigError(f"--columns {pair!r}: expected OURS=THEIRS, for example prompt=question")
+        raw.setdefault("prompts", {}).setdefault("columns", {})[ours] = theirs
+    if stage == "judge":
+        section = raw.get("judge") or {}
+        raw["judge"] = section
+        for name, other in (("rubric", "constitution"), ("constitution", "rubric")):
+            if getattr(arguments, name):
+                section[name] = getattr(arguments, name)
+                section.pop(other, None)

@@ -1,0 +1,121 @@
+"""When a stage is up to date: a fingerprint of all that can change what it writes."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rlaif.config import DPOSection, Pipeline
+from rlaif.errors import ConfigError
+from rlaif.judges import find_frame_of, find_standard
+from rlaif.paths import resolve
+from rlaif.records import SCHEMA_VERSION, make_id
+from rlaif.stages.base import Context
+from rlaif.store import RunFolder
+
+
+def fingerprint(config: Pipeline, folder: RunFolder, stage: str) -> str:
+    """Changes with anything that can change what the stage writes."""
+    parts: list[Any] = [SCHEMA_VERSION, stage, config.seed, *_sections(config, stage)]
+    context = Context(config, folder)
+    parts += [context.engine(role).identity for role in roles_of(config, stage)]
+    for name in _inputs(stage):
+        parts.append(_digest(folder.path / name))
+    parts += [_digest(path) for path in _files(config, stage)]
+    return make_id(*(msgspec.json.encode(part, order="sorted").decode() for part in parts))
+
+
+def _sections(config: Pipeline, stage: str) -> list[Any]:
+    raw = config.model_dump(mode="json")
+    wanted = {
+        "prompts": ["prompts"],
+        "generate": ["generate"],
+        "judge": ["judge"],
+        "pair": ["pair"],
+        "export": ["export"],
+        "train": ["train"],
+        "evaluate": ["evaluate", "judge"],
+        "report": ["report"],
+    }[stage]
+    extra: list[Any] = [config.generate is None] if stage == "prompts" else []
+    extra += [time.time_ns()] if stage == "report" else []  # cheap, and it shows what the others did: always made
+    return [raw[name] for name in wanted] + extra
+
+
+def roles_of(config: Pipeline, stage: str) -> list[str]:
+    if stage == "generate" and config.generate:
+        return sorted({sampler.engine for sampler in config.generate.samplers})
+    if stage == "judge" and config.judge:
+        return [config.judge.engine]
+    if stage == "evaluate" and config.evaluate:
+        section = config.evaluate
+        before = section.before or (config.generate.samplers[0].engine if config.generate else None)
+        judges = section.judges or ([config.judge.engine] if config.judge else [])
+        after = [section.after]
+        return sorted({*judges, *([before] if before else []), *after})
+    return []
+
+
+def _inputs(stage: str) -> list[str]:
+    """Files of the run folder that the stage reads."""
+    return {
+        "generate": ["prompts.jsonl", "reasks.txt"],
+        "judge": ["prompts.jsonl", "responses.jsonl", "reasks.txt"],
+        "pair": ["responses.jsonl", "judgments.jsonl"],
+        "export": ["prompts.jsonl", "responses.jsonl", "judgments.jsonl", "preferences.jsonl"],
+        "train": ["dataset"],
+        "evaluate": ["reasks.txt"],
+    }.get(stage, [])
+
+
+def _files(config: Pipeline, stage: str) -> Iterator[Path]:
+    """Files outside the run folder that the stage reads."""
+    if stage == "prompts" and config.prompts:
+        yield resolve(config.prompts.path, Path())
+    if stage == "evaluate" and config.evaluate:
+        yield resolve(config.evaluate.prompts.path, Path())
+    if stage in ("judge", "pair", "evaluate") and config.judge and (config.judge.rubric or config.judge.constitution):
+        standard = find_standard(config.judge)
+        if standard is not None and standard.path is not None:
+            yield standard.path
+        yield find_frame_of(config.judge).path
+    if stage == "train":
+        section = dpo_section(config)
+        yield resolve(section.model, Path())
+        if section.dataset:
+            yield resolve(section.dataset, Path())
+
+
+def outputs_of(config: Pipeline, stage: str) -> list[str]:
+    return {
+        "prompts": ["prompts.jsonl"] + ([] if config.generate else ["responses.jsonl"]),
+        "generate": ["responses.jsonl"],
+        "judge": ["judgments.jsonl"],
+        "pair": ["preferences.jsonl"],
+        "export": ["dataset"],
+        "train": ["policy"],
+        "evaluate": ["evaluation/evaluation.json"],
+        "report": ["report.html", "report.json"],
+    }[stage]
+
+
+def _digest(path: Path) -> str:
+    """sha256 of a file, or of a folder's files by name; "" where there is nothing (a hub id, say)."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    if path.is_dir():
+        files = sorted(item for item in path.rglob("*") if item.is_file())
+        return make_id(*(f"{item.relative_to(path)} {_digest(item)}" for item in files))
+    return ""
+
+
+def dpo_section(config: Pipeline) -> DPOSection:
+    if config.train is None or config.train.dpo is None:
+        raise ConfigError("train.dpo: this config has no such section")
+    return config.train.dpo

@@ -1,0 +1,222 @@
+"""Runs the stages of one config in order, skips what is finished, and keeps the manifest.
+
+A stage is finished when its fingerprint (its part of the config, the engines it asks, the files it reads) is the one
+that its last complete run left in the manifest, and what it wrote is still there. Everything else is run again; the
+journal answers what was asked before. A stage that loads a model runs in a child process of its own.
+"""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import rlaif
+from rlaif.config import Pipeline
+from rlaif.engines.base import IN_PROCESS
+from rlaif.errors import ConfigError, StoreError
+from rlaif.fingerprint import fingerprint, outputs_of, roles_of
+from rlaif.progress import Stats
+from rlaif.records import SCHEMA_VERSION, Judgment
+from rlaif.stages.base import Context
+from rlaif.store import RunFolder
+
+STAGES = ("prompts", "generate", "judge", "pair", "export", "train", "evaluate", "report")
+Say = Callable[[str], None]
+
+
+class ChildFailed(Exception):
+    """A stage's child process ended with this code; it has said why."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"exit code {code}")
+        self.code = code
+
+
+def stages_of(config: Pipeline) -> list[str]:
+    """The stages that the config asks for, in order."""
+    present = {
+        "prompts": config.prompts is not None,
+        "generate": config.generate is not None,
+        "judge": config.judge is not None,
+        "pair": config.pair is not None,
+        "export": config.export is not None,
+        "train": config.train is not None and config.train.dpo is not None,
+        "evaluate": config.evaluate is not None,
+        "report": config.report is not None,
+    }
+    return [stage for stage in STAGES if present[stage]]
+
+
+def run(
+    config: Pipeline,
+    stages: Iterable[str] | None = None,
+    *,
+    retry: str | None = None,
+    force: bool = False,
+    quiet: bool = False,
+    say: Say = lambda line: None,
+) -> dict[str, Any]:
+    """Run `stages` (default: all that the config has) in the config's run folder; returns the manifest.
+
+    `retry`: "error" or "unparsed": ask again for what ended so. `force`: run even what is finished.
+    Errors: UserError, BudgetReached, ChildFailed, KeyboardInterrupt; the run folder can be continued after each.
+    """
+    with RunFolder(config.run) as folder:
+        manifest = _opened(folder, config)
+        again = _reasked(folder, retry) if retry else set()
+        for stage in stages if stages is not None else stages_of(config):
+            mark = fingerprint(config, folder, stage)
+            before = manifest["stages"].get(stage, {})
+            if not force and stage not in again and _finished(before, mark, folder):
+                say(f"{stage}: up to date")
+                continue
+            manifest = _run_stage(config, folder, stage, mark, quiet=quiet)
+            say(_summary(stage, manifest["stages"][stage]))
+        return manifest
+
+
+def run_stage_here(config: Pipeline, folder: RunFolder, stage: str, mark: str, *, quiet: bool) -> None:
+    """Run one stage in this process and write its entry of the manifest. This is what a child process calls."""
+    context = Context(config, folder, quiet=quiet)
+    started, clock = time.time(), time.monotonic()
+    status, counts = "stopped", {}
+    try:
+        counts = _function(stage)(context)
+        status = "finished"
+    finally:
+        manifest = folder.manifest
+        entry = {
+            "status": status,
+            "fingerprint": mark if status == "finished" else None,
+            "started": round(started, 3),
+            "seconds": round(time.monotonic() - clock, 3),
+            **_spent(context.stats),
+            "counts": counts,
+            "outputs": [name for name in outputs_of(config, stage) if (folder.path / name).exists()],
+        }
+        _add(manifest, stage, entry, {role: context.engine(role) for role in context.stats}, folder)
+        folder.save_manifest(manifest)
+
+
+def _run_stage(config: Pipeline, folder: RunFolder, stage: str, mark: str, *, quiet: bool) -> dict[str, Any]:
+    if not loads_a_model(config, stage):
+        run_stage_here(config, folder, stage, mark, quiet=quiet)
+        return folder.manifest
+    from rlaif.process import run_child
+
+    folder.release_journal()
+    descriptor, environment = folder.lock_for_child()
+    arguments = ["_stage", stage, config.run, "--fingerprint", mark] + (["--quiet"] if quiet else [])
+    code = run_child(arguments, env=environment, pass_fds=(descriptor,))
+    if code:
+        raise ChildFailed(code)
+    return folder.manifest
+
+
+def loads_a_model(config: Pipeline, stage: str) -> bool:
+    """Whether the stage needs a process of its own."""
+    if stage == "train":
+        return True
+    return any(
+        config.engines[role].engine in IN_PROCESS for role in roles_of(config, stage) if role in config.engines
+    )
+
+
+def _function(stage: str) -> Callable[[Context], dict[str, Any]]:
+    """`run` of the stage's module."""
+    run: Callable[[Context], dict[str, Any]] = importlib.import_module(f"rlaif.stages.{stage}").run
+    return run
+
+
+# -- the manifest -------------------------------------------------------------------------------------------------
+
+
+def _opened(folder: RunFolder, config: Pipeline) -> dict[str, Any]:
+    manifest = folder.manifest
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "rlaif_version": rlaif.__version__,
+        "created": manifest.get("created", round(time.time(), 3)),
+        "seed": config.seed,
+        "config": config.model_dump(mode="json"),
+        "engines": manifest.get("engines", {}),
+        "stages": manifest.get("stages", {}),
+        "requests": {"sent": len(folder.journal), "failed": 0, "from_journal": 0},
+        "last_run": {"sent": 0, "from_journal": 0, "failed": 0, "seconds": 0.0},
+    }
+    folder.save_manifest(manifest)
+    return manifest
+
+
+def _finished(entry: Mapping[str, Any], mark: str, folder: RunFolder) -> bool:
+    return (
+        entry.get("status") == "finished"
+        and entry.get("fingerprint") == mark
+        and all((folder.path / name).exists() for name in entry.get("outputs", []))
+    )
+
+
+def _spent(stats: Mapping[str, Stats]) -> dict[str, Any]:
+    total = Stats()
+    for part in stats.values():
+        total.add(part)
+    return {
+        "requests": {
+            "sent": total.sent, "from_journal": total.from_journal, "failed": total.failed, "retried": total.retried,
+        },
+        "tokens": {"prompt": total.prompt_tokens, "completion": total.completion_tokens},
+        "cost": round(total.cost, 6),
+    }  # fmt: skip
+
+
+def _add(
+    manifest: dict[str, Any], stage: str, entry: dict[str, Any], engines: Mapping[str, Any], folder: RunFolder
+) -> None:
+    """Put a stage's entry in, and add what it did to the totals."""
+    manifest["stages"][stage] = entry
+    for role, engine in engines.items():
+        manifest["engines"][role] = {"identity": engine.identity, "model": engine.model}
+    last = manifest["last_run"]
+    for name in ("sent", "from_journal", "failed"):
+        last[name] += entry["requests"][name]
+    last["seconds"] = round(last["seconds"] + entry["seconds"], 3)
+    failed = sum(item.get("requests", {}).get("failed", 0) for item in manifest["stages"].values())
+    manifest["requests"] = {
+        "sent": len(folder.journal), "failed": failed, "from_journal": last["from_journal"],
+    }  # fmt: skip
+
+
+def _summary(stage: str, entry: Mapping[str, Any]) -> str:
+    counts = dict(entry["counts"])
+    dropped = counts.pop("dropped", {})
+    parts = [f"{value:,} {name}" for name, value in counts.items() if isinstance(value, int)]
+    if isinstance(dropped, dict) and dropped:
+        parts.append("dropped " + ", ".join(f"{count:,} {reason}" for reason, count in dropped.items()))
+    return f"{stage}: {', '.join(parts) or 'done'} ({entry['seconds']:.1f} s)"
+
+
+def _reasked(folder: RunFolder, retry: str) -> set[str]:
+    """The stages that `--retry` makes run again. A failed request is never in the journal: "error" needs no more."""
+    if retry not in ("error", "unparsed"):
+        raise ConfigError(f"--retry {retry}: allowed are error, unparsed")
+    again: set[str] = set()
+    tables = {"judge": "judgments", "evaluate": "evaluation/judgments"}
+    for stage, table in tables.items():
+        if folder.table(table).exists():
+            rows = [row for row in folder.read(table, Judgment) if row.status == retry]
+            if retry == "unparsed":
+                folder.reasks.add(key for row in rows for key in row.reply_keys)
+            again |= {stage} if rows else set()
+    return again | ({"generate"} if retry == "error" else set())
+
+
+def load_manifest_config(folder: RunFolder) -> Pipeline:
+    """The resolved config of an earlier run. Errors: StoreError where there was none."""
+    from rlaif.config import validate
+
+    manifest = folder.manifest
+    if "config" not in manifest:
+        raise StoreError(f"{folder.path}: not a run folder (it has no manifest.json)")
+    return validate(Pipeline, manifest["config"], str(folder.path / "manifest.json"))

@@ -1,0 +1,155 @@
+"""`--dry-run`: everything is checked, one prompt is shown as the judge would see it, nothing is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from rlaif.config import Pipeline
+from rlaif.judges import build
+from rlaif.judges.base import Judge, Task
+from rlaif.pipeline import stages_of
+from rlaif.records import Dropped, Message, Prompt, Response
+from rlaif.stages.base import Context, count_reasons
+from rlaif.stages.generate import sampling_request
+from rlaif.stages.judge import count_lineups, tasks
+from rlaif.stages.prompts import load_prompts
+from rlaif.store import RunFolder
+
+_CHARS_PER_TOKEN = 4  # where no tokenizer is at hand
+_PLACEHOLDER = "(a response that is not written yet)"
+_SAMPLED = 50  # prompts whose tokens are counted, for the mean
+
+
+class _Load(NamedTuple):
+    """What a stage will ask for."""
+
+    requests: int
+    tokens_in: int
+    tokens_out: int
+
+
+def dry_run(config: Pipeline, stages: list[str] | None = None) -> str:
+    """The plan as text. Errors: whatever the real run would refuse before its first request."""
+    wanted = stages if stages is not None else stages_of(config)
+    context = Context(config, RunFolder(config.run))
+    groups, lines = _candidates(context)
+    lines = [f"run folder: {config.run}", f"stages: {' → '.join(wanted)}", *lines]
+    loads: dict[str, _Load] = {}
+    if config.generate and "generate" in wanted:
+        loads["generate"] = _generate_load(context, [prompt for prompt, _ in groups])
+    if config.judge and ("judge" in wanted or "evaluate" in wanted):
+        judge = build(config.judge, context.engine(config.judge.engine))
+        load, messages = _judge_load(context, judge, groups)
+        loads["judge"] = load
+        lines += ["", "one request to the judge:", *_shown(messages)]
+    lines += ["", *_table(loads)]
+    return "\n".join(lines)
+
+
+def _candidates(context: Context) -> tuple[list[tuple[Prompt, list[Response]]], list[str]]:
+    """Prompts with the responses they have or will have, and what was dropped while reading."""
+    from rlaif import io
+
+    config = context.config
+    dropped: list[Dropped] = []
+    groups: list[tuple[Prompt, list[Response]]] = []
+    if config.prompts is not None and config.generate is not None:
+        n = sum(sampler.n for sampler in config.generate.samplers)
+        for prompt in load_prompts(config.prompts, dropped):
+            groups.append((prompt, [_stand_in(prompt, index) for index in range(n)]))
+    elif config.prompts is not None:
+        groups = list(io.read_responses(config.prompts, dropped.append))[: config.prompts.limit]
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in count_reasons(dropped).items())
+    n_responses = sum(len(responses) for _, responses in groups)
+    lines = [f"prompts: {len(groups):,} · responses: {n_responses:,}"]
+    return groups, lines + ([f"dropped while reading: {reasons}"] if reasons else [])
+
+
+def _stand_in(prompt: Prompt, index: int) -> Response:
+    return Response(id=f"{prompt.id}-{index}", prompt_id=prompt.id, text=f"{_PLACEHOLDER[:-1]}, {index + 1})")
+
+
+def _generate_load(context: Context, prompts: list[Prompt]) -> _Load:
+    section = context.config.generate
+    assert section is not None
+    total = _Load(0, 0, 0)
+    for sampler in section.samplers:
+        count = _counter(context, sampler.engine)
+        some = prompts[:_SAMPLED]
+        mean = sum(count(sampling_request(prompt, sampler, 0).messages) for prompt in some) / max(1, len(some))
+        n = len(prompts) * sampler.n
+        total = _Load(
+            total.requests + n, total.tokens_in + round(mean * n), total.tokens_out + sampler.max_tokens * n
+        )
+    return total
+
+
+def _judge_load(
+    context: Context, judge: Judge, groups: list[tuple[Prompt, list[Response]]]
+) -> tuple[_Load, list[Message]]:
+    """The load of judging, from the requests of the first prompts, and the first request's messages."""
+    section = context.config.judge
+    assert section is not None
+    count = _counter(context, section.engine)
+    n_tasks = sum(count_lineups(len(responses), judge, section.pairs) for _, responses in groups)
+    asked = tokens = most_out = seen = 0
+    first: list[Message] = []
+    for task in tasks(groups[:_SAMPLED], judge.arity, section.pairs, context.config.seed, []):
+        requests = _first_requests(judge, task)
+        seen += 1
+        asked += len(requests)
+        for request in requests[:1]:
+            first = first or request.messages
+            tokens += count(request.messages) * len(requests)
+        most_out += sum(request.max_tokens for request in requests)
+        if seen >= _SAMPLED:
+            break
+    scale = n_tasks / seen if seen else 0
+    return _Load(round(asked * scale), round(tokens * scale), round(most_out * scale)), first
+
+
+def _first_requests(judge: Judge, task: Task) -> list:  # type: ignore[type-arg]
+    run = judge(task)
+    try:
+        return next(run)
+    except StopIteration:
+        return []
+    finally:
+        run.close()
+
+
+def _counter(context: Context, role: str) -> Callable[[list[Message]], int]:
+    engine = context.engine(role)
+
+    def count(messages: list[Message]) -> int:
+        exact = engine.count_tokens(messages)
+        return exact if exact is not None else sum(len(str(m["content"])) for m in messages) // _CHARS_PER_TOKEN
+
+    return count
+
+
+def _check_training(config: Pipeline, wanted: list[str]) -> None:
+    if "train" in wanted and config.train and config.train.dpo:
+        from rlaif.training.check import check_arguments
+
+        check_arguments(config.train.dpo)
+
+
+def _shown(messages: list[Message]) -> list[str]:
+    lines = []
+    for message in messages:
+        lines += [f"  [{message['role']}]", *(f"  {line}" for line in str(message["content"]).splitlines())]
+    return lines or ["  (no pair to judge)"]
+
+
+def _table(loads: dict[str, _Load]) -> list[str]:
+    if not loads:
+        return ["requests to expect: none"]
+    lines = ["requests to expect (fewer where the journal has the reply or responses repeat):"]
+    for stage, load in loads.items():
+        lines.append(
+            f"  {stage:<10}{load.requests:>10,} requests   about {load.tokens_in:,} tokens in, "
+            f"at most {load.tokens_out:,} out"
+        )
+    return lines

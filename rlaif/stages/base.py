@@ -1,0 +1,100 @@
+"""What every stage is given: the config, the run folder, and drivers over the config's engines.
+
+A stage is a function `run(context) -> dict` that reads tables, writes one kind of output, and returns counts for the
+manifest. It can be run again at any time: what it asked before is answered from the journal.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any, TypeVar
+
+from rlaif.config import EngineSpec, Pipeline, Price
+from rlaif.driver import Driver, Job
+from rlaif.engines import base as engines
+from rlaif.errors import ConfigError
+from rlaif.progress import Progress, Stats
+from rlaif.records import Dropped, Prompt
+from rlaif.store import RunFolder
+
+_T = TypeVar("_T")
+
+
+class Context:
+    """One stage's view of its run."""
+
+    def __init__(self, config: Pipeline, folder: RunFolder, *, quiet: bool = False) -> None:
+        self.config = config
+        self.folder = folder
+        self.quiet = quiet
+        self.stats: dict[str, Stats] = {}
+        self._engines: dict[str, engines.Engine] = {}
+
+    def engine(self, role: str) -> engines.Engine:
+        """The engine of `role`, built but not started; one object per role."""
+        if role not in self._engines:
+            self._engines[role] = engines.load(self.engine_spec(role).options(), f"engines.{role}")
+        return self._engines[role]
+
+    def engine_spec(self, role: str) -> EngineSpec:
+        """The entry of `engines:`. `trained` is the starting policy's entry with the model that this run trained."""
+        if role in self.config.engines:
+            return self.config.engines[role]
+        if role == "trained":
+            start = self.config.engines[self.starting_policy]
+            return EngineSpec(**{**start.options(), "model": str(self.folder.path / "policy"), "price": start.price})
+        raise ConfigError(f"no engine {role!r} under engines: (there: {', '.join(sorted(self.config.engines))})")
+
+    @property
+    def starting_policy(self) -> str:
+        """The engine key of the policy before training."""
+        if self.config.evaluate and self.config.evaluate.before:
+            return self.config.evaluate.before
+        if self.config.generate:
+            return self.config.generate.samplers[0].engine
+        raise ConfigError("evaluate.before: name the starting policy's engine (there is no generate section)")
+
+    def drive(self, label: str, roles: Iterable[str], jobs: Iterable[Job[_T]], total: int | None) -> Iterator[_T]:
+        """Results of `jobs` in order; what the engines did is added to `stats`."""
+        spent = Stats()
+        for stats in self.stats.values():
+            spent.add(stats)
+        driver = Driver(
+            {role: self.engine(role) for role in roles},
+            self.folder.journal,
+            budget=_rest(self.config, spent),
+            prices=self._prices,
+            reasks=self.folder.reasks,
+            progress=Progress(label, total, quiet=self.quiet),
+        )
+        try:
+            yield from driver.run(jobs)
+        finally:
+            for role, stats in driver.stats_by_role().items():
+                self.stats.setdefault(role, Stats()).add(stats)
+
+    @cached_property
+    def _prices(self) -> Mapping[str, Price]:
+        return {role: spec.price for role, spec in self.config.engines.items()}
+
+
+def _rest(config: Pipeline, spent: Stats) -> Any:
+    """What is left of the budget after the drivers before."""
+    budget = config.budget
+    left: dict[str, float] = {}
+    if budget.max_requests is not None:
+        left["max_requests"] = max(0, budget.max_requests - spent.sent)
+    if budget.max_cost is not None:
+        left["max_cost"] = max(0.0, budget.max_cost - spent.cost)
+    return budget.model_copy(update=left)
+
+
+def prompts_by_id(folder: RunFolder) -> dict[str, Prompt]:
+    return {prompt.id: prompt for prompt in folder.read("prompts", Prompt)}
+
+
+def count_reasons(rows: Iterable[Dropped]) -> dict[str, int]:
+    """How many rows were dropped for each reason, for the manifest."""
+    return dict(sorted(Counter(row.reason for row in rows).items()))

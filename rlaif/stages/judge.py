@@ -1,0 +1,96 @@
+"""Judgments: which of a prompt's responses meet, and what the judge says of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+from rlaif.driver import Job
+from rlaif.errors import DataError
+from rlaif.judges import build
+from rlaif.judges.base import Judge, Task
+from rlaif.records import Dropped, Judgment, Prompt, Response
+from rlaif.stages.base import Context, count_reasons
+
+Pairs = Literal["all", "adjacent"]
+
+
+def run(context: Context) -> dict[str, Any]:
+    section = context.config.judge
+    assert section is not None
+    engine = context.engine(section.engine)
+    judge = build(section, engine)
+    dropped: list[Dropped] = []
+    seed = context.config.seed
+    responses = list(context.folder.read("responses", Response))
+    groups = grouped(context.folder.read("prompts", Prompt), responses)
+    todo = list(tasks(groups, judge.arity, section.pairs, seed, dropped))
+    statuses: Counter[str] = Counter()
+
+    def judgments() -> Iterator[Judgment]:
+        jobs: Iterable[Job[list[Judgment]]] = (judge(task) for task in todo)
+        results = context.drive("judge", [section.engine], jobs, len(todo))
+        for task, found in zip(todo, results, strict=True):
+            if not found:
+                dropped.append(Dropped(stage="judge", reason="no_principle_applies", id=task.id))
+            for judgment in found:
+                statuses[judgment.status] += 1
+                if judgment.status != "ok":
+                    reason = f"judgment_{judgment.status}"
+                    dropped.append(
+                        Dropped(stage="judge", reason=reason, id=judgment.id, detail=judgment.reason or "")
+                    )
+                yield judgment
+
+    n_judgments = context.folder.write("judgments", judgments())
+    context.folder.drop("judge", dropped)
+    return {
+        "comparisons": len(todo),
+        "judgments": n_judgments,
+        "statuses": dict(sorted(statuses.items())),
+        "dropped": count_reasons(dropped),
+    }
+
+
+def grouped(prompts: Iterable[Prompt], responses: Iterable[Response]) -> Iterator[tuple[Prompt, list[Response]]]:
+    """Each prompt with its responses, in the prompts' order. Errors: DataError for a response to no prompt."""
+    by_prompt: dict[str, list[Response]] = {}
+    for response in responses:
+        by_prompt.setdefault(response.prompt_id, []).append(response)
+    for prompt in prompts:
+        yield prompt, by_prompt.pop(prompt.id, [])
+    if by_prompt:
+        orphan = next(iter(by_prompt.values()))[0]
+        raise DataError(f"response {orphan.id}: its prompt {orphan.prompt_id} is not among the prompts")
+
+
+def tasks(
+    groups: Iterable[tuple[Prompt, list[Response]]], arity: int, pairs: Pairs, seed: int, dropped: list[Dropped]
+) -> Iterator[Task]:
+    """What the judge looks at: single responses (arity 1), pairs (2), or all of a prompt's at once (0)."""
+    for prompt, responses in groups:
+        if len(responses) < (1 if arity == 1 else 2):
+            reason = "no_response" if not responses else "too_few_responses"
+            dropped.append(Dropped(stage="judge", reason=reason, id=prompt.id))
+            continue
+        for chosen in _lineups(responses, arity, pairs):
+            yield Task(prompt=prompt, responses=list(chosen), seed=seed)
+
+
+def _lineups(responses: list[Response], arity: int, pairs: Pairs) -> Iterable[tuple[Response, ...]]:
+    if arity == 0:
+        return [tuple(responses)]
+    if arity == 2 and pairs == "adjacent" and len(responses) > 2:
+        return zip(responses, [*responses[1:], responses[0]], strict=True)
+    return itertools.combinations(responses, arity)
+
+
+def count_lineups(n_responses: int, judge: Judge, pairs: Pairs) -> int:
+    """How many tasks a prompt with `n_responses` makes, for a plan."""
+    if n_responses < (1 if judge.arity == 1 else 2):
+        return 0
+    if judge.arity != 2:
+        return n_responses if judge.arity == 1 else 1
+    return n_responses if pairs == "adjacent" and n_responses > 2 else n_responses * (n_responses - 1) // 2
