@@ -172,7 +172,7 @@ def render(facts: Facts, splits: list[str], file_format: str, columns: Mapping[s
 
 
 def _feature(kind: str) -> dict[str, Any]:
-    """A column's type as `datasets` writes it; without it a split whose `domain` is null everywhere has another type."""
+    """A column's type as `datasets` writes it. Unsaid, a split whose `domain` is always null would have another."""
     if kind == "messages":
         return {"list": [{"name": "role", "dtype": "string"}, {"name": "content", "dtype": "string"}]}
     return {"dtype": {"string": "string", "double": "float64"}[kind]}
