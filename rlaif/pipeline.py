@@ -56,11 +56,13 @@ def run(
     retry: str | None = None,
     force: bool = False,
     quiet: bool = False,
+    in_process: bool = False,
     say: Say = lambda line: None,
 ) -> dict[str, Any]:
     """Run `stages` (default: all that the config has) in the config's run folder; returns the manifest.
 
     `retry`: "error" or "unparsed": ask again for what ended so. `force`: run even what is finished.
+    `in_process`: load models in this process too, instead of in a child that frees them at its end.
     Errors: UserError, BudgetReached, ChildFailed, KeyboardInterrupt; the run folder can be continued after each.
     """
     with RunFolder(config.run) as folder:
@@ -72,7 +74,11 @@ def run(
             if not force and stage not in again and _finished(before, mark, folder):
                 say(f"{stage}: up to date")
                 continue
-            manifest = _run_stage(config, folder, stage, mark, quiet=quiet)
+            if in_process or not loads_a_model(config, stage):
+                run_stage_here(config, folder, stage, mark, quiet=quiet)
+            else:
+                _run_child(config, folder, stage, mark, quiet=quiet)
+            manifest = folder.manifest
             say(_summary(stage, manifest["stages"][stage]))
         return manifest
 
@@ -100,10 +106,7 @@ def run_stage_here(config: Pipeline, folder: RunFolder, stage: str, mark: str, *
         folder.save_manifest(manifest)
 
 
-def _run_stage(config: Pipeline, folder: RunFolder, stage: str, mark: str, *, quiet: bool) -> dict[str, Any]:
-    if not loads_a_model(config, stage):
-        run_stage_here(config, folder, stage, mark, quiet=quiet)
-        return folder.manifest
+def _run_child(config: Pipeline, folder: RunFolder, stage: str, mark: str, *, quiet: bool) -> None:
     from rlaif.process import run_child
 
     folder.release_journal()
@@ -112,7 +115,6 @@ def _run_stage(config: Pipeline, folder: RunFolder, stage: str, mark: str, *, qu
     code = run_child(arguments, env=environment, pass_fds=(descriptor,))
     if code:
         raise ChildFailed(code)
-    return folder.manifest
 
 
 def loads_a_model(config: Pipeline, stage: str) -> bool:

@@ -129,13 +129,6 @@ def _counter(context: Context, role: str) -> Callable[[list[Message]], int]:
     return count
 
 
-def _check_training(config: Pipeline, wanted: list[str]) -> None:
-    if "train" in wanted and config.train and config.train.dpo:
-        from rlaif.training.check import check_arguments
-
-        check_arguments(config.train.dpo)
-
-
 def _shown(messages: list[Message]) -> list[str]:
     lines = []
     for message in messages:

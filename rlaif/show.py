@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -52,8 +53,12 @@ def _summary(folder: RunFolder, prompts: list[Prompt]) -> str:
 def _find(folder: RunFolder, prompts: list[Prompt], wanted: str) -> Prompt:
     owners = {prompt.id for prompt in prompts if prompt.id.startswith(wanted)}
     if wanted not in owners:
-        for name, record in (("responses", Response), ("judgments", Judgment), ("preferences", Preference)):
-            owners |= {row.prompt_id for row in _rows(folder, name, record) if row.id.startswith(wanted)}
+        records = itertools.chain(
+            _rows(folder, "responses", Response),
+            _rows(folder, "judgments", Judgment),
+            _rows(folder, "preferences", Preference),
+        )
+        owners |= {row.prompt_id for row in records if row.id.startswith(wanted)}
     if len(owners) > 1 and wanted in owners:
         owners = {wanted}
     if not owners:

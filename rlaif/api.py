@@ -1,0 +1,289 @@
+"""The public Python API: each stage as a function on a DataFrame, a Dataset, a file, or an iterable of dicts.
+
+    import rlaif
+    answers = rlaif.generate(prompts, engine={"engine": "openai", "model": "m", "base_url": "http://…/v1"}, n=4)
+    judgments = rlaif.judge(answers, engine={…}, constitution="helpful-harmless-honest")
+    preferences = rlaif.preferences(answers, engine={…}, rubric="helpfulness", run="runs/mine")
+
+A function returns the kind that it was given: a DataFrame for a DataFrame, a Dataset for a Dataset, else a list of
+dicts. With `run=` the journal stays in that folder, so that a second call pays for nothing; without it, a temporary
+folder is used and forgotten. Every function also works inside a running event loop (Jupyter); its `a…` twin is to be
+awaited instead of waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rlaif import config as configs
+from rlaif.config import Pipeline
+from rlaif.records import Judgment, Preference, Prompt, Response
+
+_T = TypeVar("_T")
+Data = Any  # DataFrame | Dataset | path | iterable of dicts
+Engine = Mapping[str, Any]
+
+
+def generate(data: Data, *, engine: Engine, n: int = 4, run: str | Path | None = None, **sampler: Any) -> Any:
+    """Candidate responses, one row each: prompt_id, prompt, response, source, sample, finish_reason.
+
+    `data` has a column `prompt` (text, or a list of messages). `engine`: an entry of `engines:` in a pipeline.
+    `sampler`: temperature, top_p, max_tokens, stop, system, extra. `seed`, `columns`, `budget`, `quiet` too.
+    Errors: UserError (one line says what is wrong).
+    """
+    general, sampler = _split(sampler)
+    raw = {"engines": {"policy": dict(engine)}, "generate": {"samplers": [{"engine": "policy", "n": n, **sampler}]}}
+    return _like(data, _run(raw | general, data, ["prompts", "generate"], run, _response_rows))
+
+
+def judge(
+    data: Data,
+    *,
+    engine: Engine,
+    rubric: str | None = None,
+    constitution: str | None = None,
+    run: str | Path | None = None,
+    **section: Any,
+) -> Any:
+    """Judgments, one row each (the columns of judgments.jsonl, see docs/formats.md).
+
+    `data` has a column `prompt` and its responses: `responses` (a list), `response_a` and `response_b`, `chosen` and
+    `rejected`, or one `response` a row. `section`: the keys of `judge:` in a pipeline. Errors: UserError.
+    """
+    raw, _ = _judging(engine, rubric, constitution, section)
+    return _like(data, _run(raw, data, ["prompts", "judge"], run, _judgment_rows))
+
+
+def preferences(
+    data: Data,
+    *,
+    engine: Engine,
+    rubric: str | None = None,
+    constitution: str | None = None,
+    run: str | Path | None = None,
+    select: str = "best_vs_worst",
+    min_margin: float = 0.0,
+    **section: Any,
+) -> Any:
+    """Judge and pair: one row a preference, in TRL's columns with `probability`, `judge_margin` and ids.
+
+    Arguments as for `judge`; `select` and `min_margin` as in `pair:` of a pipeline. Errors: UserError, also when no
+    preference survives.
+    """
+    raw, general = _judging(engine, rubric, constitution, section)
+    raw["pair"] = {"select": select, "min_margin": min_margin}
+    raw["export"] = {"test_fraction": 0.0, "formats": ["jsonl"], **general.pop("export", {})}
+    return _like(data, _run(raw, data, ["prompts", "judge", "pair", "export"], run, _exported_rows))
+
+
+def pair(
+    judgments: Data,
+    *,
+    select: str = "best_vs_worst",
+    min_margin: float = 0.0,
+    principle_weights: Mapping[str, float] | None = None,
+) -> Any:
+    """Preferences from judgment rows (of `judge`, or read from judgments.jsonl), one row each, without texts.
+
+    Asks nothing and needs no run folder. Errors: DataError, ConfigError.
+    """
+    import msgspec
+
+    from rlaif import io
+    from rlaif.config import PairSection
+    from rlaif.errors import DataError
+    from rlaif.stages.pair import pair as pair_judgments
+
+    try:
+        rows = [msgspec.convert(_without_nulls(row), Judgment) for row in io.read_rows(judgments)]
+    except msgspec.ValidationError as error:
+        raise DataError(f"judgments: {error}") from None
+    section = PairSection(select=select, min_margin=min_margin, principle_weights=dict(principle_weights or {}))
+    return _like(judgments, [_as_row(found) for found in pair_judgments(rows, section)[0]])
+
+
+def run(
+    pipeline: str | Path | Mapping[str, Any], *, overrides: Iterable[str] = (), quiet: bool = True
+) -> dict[str, Any]:
+    """Run a pipeline file (or the same as a mapping); returns the manifest. `overrides`: "key=value", as `--set`.
+
+    Errors: UserError; `pipeline.ChildFailed` when a stage's own process failed, which has then said why on stderr.
+    """
+    from rlaif import pipeline as pipelines
+
+    raw, where = ({**pipeline}, "pipeline") if isinstance(pipeline, Mapping) else _read(pipeline)
+    for override in overrides:
+        configs.apply_override(raw, override)
+    config = configs.validate(Pipeline, raw, where)
+    return _outside_loop(lambda: pipelines.run(config, quiet=quiet))
+
+
+def _read(pipeline: str | Path) -> tuple[dict[str, Any], str]:
+    from rlaif.paths import resolve
+
+    return configs.read_yaml(resolve(str(pipeline), Path())), str(pipeline)
+
+
+async def agenerate(data: Data, **arguments: Any) -> Any:
+    """`generate`, awaited."""
+    return await asyncio.to_thread(generate, data, **arguments)
+
+
+async def ajudge(data: Data, **arguments: Any) -> Any:
+    """`judge`, awaited."""
+    return await asyncio.to_thread(judge, data, **arguments)
+
+
+async def apreferences(data: Data, **arguments: Any) -> Any:
+    """`preferences`, awaited."""
+    return await asyncio.to_thread(preferences, data, **arguments)
+
+
+# -- how ----------------------------------------------------------------------------------------------------------
+
+_GENERAL = ("seed", "columns", "budget", "quiet", "export")
+
+
+def _split(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    general = {name: arguments[name] for name in _GENERAL if name in arguments}
+    return general, {name: value for name, value in arguments.items() if name not in general}
+
+
+def _judging(
+    engine: Engine, rubric: str | None, constitution: str | None, section: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    general, section = _split(section)
+    judge_section = {"rubric": rubric, "constitution": constitution, **section}
+    return {"engines": {"judge": dict(engine)}, "judge": judge_section, **general}, general
+
+
+def _run(
+    raw: dict[str, Any], data: Data, stages: list[str], folder: str | Path | None, result: Callable[[Path], list[_T]]
+) -> list[_T]:
+    """Run `stages` on `data` in `folder`, or in a folder that is gone afterwards."""
+    quiet = bool(raw.pop("quiet", True))
+    columns = raw.pop("columns", {})
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="rlaif-") as temporary:
+            return _run_in(raw, data, columns, stages, Path(temporary), result, quiet)
+    return _run_in(raw, data, columns, stages, Path(folder), result, quiet)
+
+
+def _run_in(
+    raw: dict[str, Any],
+    data: Data,
+    columns: Mapping[str, str],
+    stages: list[str],
+    folder: Path,
+    result: Callable[[Path], list[_T]],
+    quiet: bool,
+) -> list[_T]:
+    from rlaif import pipeline as pipelines
+
+    path = str(data) if isinstance(data, str | Path) else str(_written(data, folder))
+    raw = {**raw, "run": str(folder), "prompts": {"path": path, "columns": dict(columns)}}
+    config = configs.validate(Pipeline, raw, "rlaif")
+
+    def work() -> list[_T]:
+        pipelines.run(config, stages, quiet=quiet, in_process=True)
+        return result(folder)
+
+    return _outside_loop(work)
+
+
+def _written(data: Data, folder: Path) -> Path:
+    """The rows as a file in the run folder, so that a run on a DataFrame is a run like any other."""
+    from rlaif import io
+
+    path = folder / "input.jsonl"
+    folder.mkdir(parents=True, exist_ok=True)
+    io.write_jsonl(path, io.read_rows(data))
+    return path
+
+
+def _outside_loop(work: Callable[[], _T]) -> _T:
+    """`work()` in this thread, or in one of its own when this one runs an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return work()
+    outcome: list[_T] = []
+    failure: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            outcome.append(work())
+        except BaseException as error:  # handed to the caller below
+            failure.append(error)
+
+    thread = threading.Thread(target=target, name="rlaif", daemon=True)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
+
+
+def _response_rows(folder: Path) -> list[dict[str, Any]]:
+    from rlaif import io
+
+    prompts = {row.id: row for row in io.read_table(folder / "prompts.jsonl", Prompt)}
+    return [
+        {
+            "id": row.prompt_id,
+            "prompt": _prompt_value(prompts[row.prompt_id]),
+            "response": row.text,
+            "source": row.source,
+            "sample": row.sample,
+            "finish_reason": row.finish_reason,
+        }
+        for row in io.read_table(folder / "responses.jsonl", Response)
+    ]
+
+
+def _prompt_value(prompt: Prompt) -> Any:
+    return prompt.text if len(prompt.messages) == 1 else prompt.messages
+
+
+def _judgment_rows(folder: Path) -> list[dict[str, Any]]:
+    from rlaif import io
+
+    return [_as_row(row) for row in io.read_table(folder / "judgments.jsonl", Judgment)]
+
+
+def _as_row(record: Judgment | Preference) -> dict[str, Any]:
+    """Every field, also those at their default, so that all rows have the same columns."""
+    import msgspec
+
+    return {name: msgspec.to_builtins(getattr(record, name)) for name in record.__struct_fields__}
+
+
+def _without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if value is not None}
+
+
+def _exported_rows(folder: Path) -> list[dict[str, Any]]:
+    import json
+
+    path = folder / "dataset" / "train.jsonl"
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def _like(data: Data, rows: list[dict[str, Any]]) -> Any:
+    """`rows` as the kind that `data` is."""
+    kind = type(data).__module__.partition(".")[0]
+    if kind == "pandas":
+        import pandas
+
+        return pandas.DataFrame(rows)
+    if kind == "datasets":
+        import datasets
+
+        return datasets.Dataset.from_list(rows)
+    return rows
