@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
+Column = ArrayLike | Sequence[float | None]  # (N,) numbers; None or NaN: could not be had
 RESAMPLES = 2000
 _CELLS = 4_000_000  # of one block of bootstrap weights: 32 MB
 
@@ -51,7 +52,7 @@ def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]
 
 
 def mean(
-    values: ArrayLike,
+    values: Column,
     clusters: ArrayLike,
     rng: np.random.Generator,
     *,
@@ -76,7 +77,7 @@ def mean(
 
 
 def proportion(
-    values: ArrayLike,
+    values: Column,
     clusters: ArrayLike | None = None,
     rng: np.random.Generator | None = None,
     *,
@@ -89,7 +90,7 @@ def proportion(
     over the number of clusters is given instead, so that 5 wins of 5 do not look like certainty.
     Errors: ValueError for clusters without an rng and for values outside [0, 1].
     """
-    x, groups = _kept(values, np.arange(np.size(values)) if clusters is None else clusters)
+    x, groups = _kept(values, np.arange(_floats(values).size) if clusters is None else clusters)
     if x.size == 0:
         return None
     if x.min() < 0 or x.max() > 1:
@@ -107,16 +108,16 @@ def proportion(
 
 
 def win_rate(
-    scores: ArrayLike, clusters: ArrayLike | None = None, rng: np.random.Generator | None = None, **options: Any
+    scores: Column, clusters: ArrayLike | None = None, rng: np.random.Generator | None = None, **options: Any
 ) -> Estimate | None:
     """Share of comparisons won, ties ½. scores: 1 win, ½ tie, 0 loss, NaN no verdict. See `proportion`."""
-    x, _ = _kept(scores, np.zeros(np.size(scores)))
+    x, _ = _kept(scores, np.zeros(_floats(scores).size))
     if not np.isin(x, (0.0, 0.5, 1.0)).all():
         raise ValueError("scores of a win rate are 1 (win), 0.5 (tie) or 0 (loss); see outcomes()")
     return proportion(scores, clusters, rng, **options)
 
 
-def outcomes(probabilities: ArrayLike, tie_margin: float = 1e-9) -> Floats:
+def outcomes(probabilities: Column, tie_margin: float = 1e-9) -> Floats:
     """P(ours is better), both orders already averaged → 1 win, ½ tie (|p − ½| ≤ tie_margin), 0 loss; NaN stays."""
     p = _floats(probabilities)
     won = np.where(p > 0.5, 1.0, 0.0)
@@ -124,8 +125,8 @@ def outcomes(probabilities: ArrayLike, tie_margin: float = 1e-9) -> Floats:
 
 
 def paired_difference(
-    before: ArrayLike,
-    after: ArrayLike,
+    before: Column,
+    after: Column,
     clusters: ArrayLike,
     rng: np.random.Generator,
     *,
@@ -137,7 +138,7 @@ def paired_difference(
     return mean(difference, clusters, rng, level=level, n_resamples=n_resamples)
 
 
-def order_consistency(one_order: ArrayLike, other_order: ArrayLike) -> Estimate | None:
+def order_consistency(one_order: Column, other_order: Column) -> Estimate | None:
     """Share of pairs whose winner is the same whichever response was shown first (Wilson's interval).
 
     Both arrays hold P(response A is better), A the same response in both. Exactly ½ names nobody: two ties agree,
@@ -148,7 +149,7 @@ def order_consistency(one_order: ArrayLike, other_order: ArrayLike) -> Estimate 
     return proportion((a[both] == b[both]).astype(float))
 
 
-def first_position_rate(p_first: ArrayLike) -> Estimate | None:
+def first_position_rate(p_first: Column) -> Estimate | None:
     """Share of judgments whose verdict is the response shown first, ties ½ (Wilson's interval).
 
     Without position bias this is ½ when every pair is shown in both orders or in a random one.
@@ -182,7 +183,7 @@ def agreement(ours: Sequence[Any], theirs: Sequence[Any]) -> Agreement | None:
     return Agreement(accuracy, kappa, n)
 
 
-def correlations(columns: Mapping[str, ArrayLike], min_n: int = 3) -> dict[str, dict[str, float | None]]:
+def correlations(columns: Mapping[str, Column], min_n: int = 3) -> dict[str, dict[str, float | None]]:
     """Pearson's r between every two columns, over the rows that both have: how principles agree on the same pairs.
 
     columns: name → (N,) P(the same one of the two responses is better). None: fewer than `min_n` shared rows, or a
@@ -194,13 +195,13 @@ def correlations(columns: Mapping[str, ArrayLike], min_n: int = 3) -> dict[str, 
     return {a: {b: _pearson(data[a], data[b], min_n) for b in data} for a in data}
 
 
-def brier(probabilities: ArrayLike, truths: ArrayLike) -> float | None:
+def brier(probabilities: Column, truths: Column) -> float | None:
     """Mean of (p − y)², y in {0, 1} or a probability (Brier 1950): 0 is perfect, ¼ is always saying ½."""
     p, y = _kept(probabilities, _floats(truths))
     return None if p.size == 0 else float(np.mean((p - y) ** 2))
 
 
-def reliability(probabilities: ArrayLike, truths: ArrayLike, n_bins: int = 10) -> list[dict[str, float]]:
+def reliability(probabilities: Column, truths: Column, n_bins: int = 10) -> list[dict[str, float]]:
     """The reliability diagram: equal-width bins of p that hold anything, as {low, high, predicted, observed, n}."""
     p, y = _kept(probabilities, _floats(truths))
     which = np.minimum((p * n_bins).astype(int), n_bins - 1)
@@ -219,16 +220,16 @@ def reliability(probabilities: ArrayLike, truths: ArrayLike, n_bins: int = 10) -
     return rows
 
 
-def expected_calibration_error(probabilities: ArrayLike, truths: ArrayLike, n_bins: int = 10) -> float | None:
+def expected_calibration_error(probabilities: Column, truths: Column, n_bins: int = 10) -> float | None:
     """Σ (n_b / N) · |observed_b − predicted_b| over bins (Naeini et al. 2015; Guo et al. 2017, eq. 3)."""
     rows = reliability(probabilities, truths, n_bins)
     total = sum(row["n"] for row in rows)
     return sum(row["n"] * abs(row["observed"] - row["predicted"]) for row in rows) / total if total else None
 
 
-def describe(values: ArrayLike) -> dict[str, float] | None:
+def describe(values: Column) -> dict[str, float] | None:
     """Mean, standard deviation (n − 1), quantiles and n: for lengths, margins, scores."""
-    x, _ = _kept(values, np.zeros(np.size(values)))
+    x, _ = _kept(values, np.zeros(_floats(values).size))
     if x.size == 0:
         return None
     p10, median, p90 = (float(q) for q in np.quantile(x, [0.1, 0.5, 0.9]))
@@ -236,7 +237,7 @@ def describe(values: ArrayLike) -> dict[str, float] | None:
     return {"mean": float(x.mean()), "sd": sd, "p10": p10, "median": median, "p90": p90, "n": int(x.size)}
 
 
-def length_controlled_win_rate(scores: ArrayLike, length_differences: ArrayLike) -> float | None:
+def length_controlled_win_rate(scores: Column, length_differences: Column) -> float | None:
     """The win rate to expect if both responses were of the same length.
 
     The intercept of a least-squares fit score = a + b · tanh(Δ / sd(Δ)), clipped to [0, 1]; Δ = our length − theirs,
@@ -255,7 +256,7 @@ def length_controlled_win_rate(scores: ArrayLike, length_differences: ArrayLike)
     return float(np.clip(score.mean() - slope * x.mean(), 0.0, 1.0))
 
 
-def _floats(values: ArrayLike) -> Floats:
+def _floats(values: Column) -> Floats:
     """(N,) float64; None becomes NaN. Errors: ValueError for anything that is not one-dimensional."""
     x = np.asarray(values, dtype=np.float64)
     if x.ndim != 1:
@@ -263,7 +264,7 @@ def _floats(values: ArrayLike) -> Floats:
     return x
 
 
-def _kept(values: ArrayLike, other: ArrayLike) -> tuple[Floats, NDArray[Any]]:
+def _kept(values: Column, other: ArrayLike) -> tuple[Floats, NDArray[Any]]:
     """The rows where neither side is missing. Errors: ValueError for different lengths."""
     x, y = _floats(values), np.asarray(other)
     if x.shape != y.shape:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.errors import ConfigError, DataError
+from rlaif.paths import resolve
 
 log = logging.getLogger("rlaif.training")
 
@@ -79,6 +80,12 @@ def one_line(error: BaseException, limit: int = 300) -> str:
     """The first sentence or so of a library's message, on one line."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def located(value: str) -> str:
+    """A path from a config (`shipped:…` too) as one from the working folder; what is not there stays: a hub id."""
+    path = resolve(value, Path())
+    return str(path) if path.exists() or value.startswith("shipped:") else value
 
 
 def load_splits(source: Path | str, columns: list[str], cache: Path) -> tuple[Any, Any | None]:

@@ -42,6 +42,8 @@ def train_dpo(section: DPOSection, dataset: Path | str, out: Path, seed: int) ->
     """
     common.prepare_environment()
     started, given = time.monotonic(), {"seed": seed, **section.args}
+    section = section.model_copy(update={"model": common.located(section.model)})
+    dataset = common.located(str(dataset))
     workspace = Workspace(Path(out))
     try:
         with common.memory_errors(WHERE):
@@ -52,6 +54,7 @@ def train_dpo(section: DPOSection, dataset: Path | str, out: Path, seed: int) ->
                 "model": section.model,
                 "model_sha256": common.folder_sha256(section.model),
                 "dataset": {"source": str(dataset), "sha256": common.dataset_sha256(train), "pairs": len(train)},
+                "n_train": len(train),
                 "soft_labels": section.soft_labels,
                 "lora": section.lora,
                 "given_args": given,

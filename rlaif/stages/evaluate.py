@@ -1,0 +1,193 @@
+"""The trained policy against the starting policy on held-out prompts, judged in both orders by one or more judges."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from rlaif import io
+from rlaif.config import EvaluateSection, JudgeSection, Pipeline, Sampler
+from rlaif.driver import Job
+from rlaif.engines.base import import_path
+from rlaif.errors import ConfigError, DataError
+from rlaif.judges import build, find_standard
+from rlaif.judges.base import Task
+from rlaif.records import Dropped, Judgment, Prompt, Reply, Response, make_id
+from rlaif.stages.base import Context, count_reasons
+from rlaif.stages.evaluation import Comparison, JudgeView, evaluate, view
+from rlaif.stages.generate import sampling_request
+from rlaif.store import write_whole
+
+STAGE = "evaluate"
+BEFORE, AFTER = "before", "after"
+Metric = Callable[[str, str], dict[str, float | None]]
+
+
+def run(context: Context) -> dict[str, Any]:
+    """Writes evaluation/{prompts,responses,judgments}.jsonl and evaluation/evaluation.json.
+
+    One policy or judge is loaded at a time. What cannot be compared (a prompt too long, an empty response) is dropped
+    with its reason. Errors: ConfigError (no standard to judge by, unknown metric), DataError (no usable prompt, no
+    comparison left).
+    """
+    section = context.config.evaluate
+    assert section is not None
+    judge_section = _judge_section(context.config)
+    measures = [_metric(path) for path in section.metrics]
+    judges = section.judges or [judge_section.engine]
+    dropped: list[Dropped] = []
+    prompts = _prompts(section, dropped)
+    context.folder.write("evaluation/prompts", prompts)
+    comparisons = _comparisons(context, section, prompts, dropped)
+    context.folder.write("evaluation/responses", _responses(comparisons))
+    judgments = {role: _judgments(context, judge_section, role, comparisons) for role in judges}
+    context.folder.write("evaluation/judgments", (row for rows in judgments.values() for row in rows))
+    context.folder.drop(STAGE, dropped)
+    if not comparisons:
+        raise DataError(f"evaluate: nothing to compare: {json.dumps(count_reasons(dropped))}")
+    weights = _weights(context.config, judge_section)
+    views = {role: view(comparisons, rows, weights) for role, rows in judgments.items()}
+    values = {row.id: measure(measures, c.prompt, row) for c in comparisons for row in (c.before, c.after)}
+    result = evaluate(comparisons, views, values, seed=context.config.seed)
+    text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
+    write_whole(context.folder.path / "evaluation" / "evaluation.json", text.encode() + b"\n")
+    return {
+        "prompts": len(prompts),
+        "comparisons": len(comparisons),
+        "judgments": sum(len(rows) for rows in judgments.values()),
+        "dropped": count_reasons(dropped) | _excluded(views),
+    }
+
+
+def _prompts(section: EvaluateSection, dropped: list[Dropped]) -> list[Prompt]:
+    unusable: list[Dropped] = []
+    prompts = list(islice(io.read_prompts(section.prompts, unusable.append), section.prompts.limit))
+    dropped.extend(msgspec.structs.replace(row, stage=STAGE) for row in unusable)
+    if not prompts:
+        raise DataError(f"evaluate.prompts: {section.prompts.path}: no usable prompt")
+    return prompts
+
+
+def _comparisons(
+    context: Context, section: EvaluateSection, prompts: Sequence[Prompt], dropped: list[Dropped]
+) -> list[Comparison]:
+    """Both policies' samples, the i-th against the i-th."""
+    start = context.starting_policy
+    before = _sampled(context, sampler_of(context.config, section, start, start, BEFORE), prompts)
+    after = _sampled(context, sampler_of(context.config, section, start, section.after, AFTER), prompts)
+    comparisons = []
+    for prompt, olds, news in zip(prompts, before, after, strict=True):
+        for old, new in zip(olds, news, strict=True):
+            faults = [row for row in (old, new) if isinstance(row, Dropped)]
+            dropped.extend(faults)
+            if isinstance(old, Response) and isinstance(new, Response):
+                comparisons.append(Comparison(prompt, old, new))
+    return comparisons
+
+
+def _sampled(context: Context, sampler: Sampler, prompts: Sequence[Prompt]) -> list[list[Response | Dropped]]:
+    jobs = (samples_job(prompt, sampler) for prompt in prompts)
+    return list(context.drive(f"{STAGE}: {sampler.name}", [sampler.engine], jobs, len(prompts)))
+
+
+def sampler_of(config: Pipeline, section: EvaluateSection, start: str, engine: str, name: str) -> Sampler:
+    """How `engine` is sampled: with the system prompt, stops and extras under which `start` wrote candidates."""
+    written = config.generate.samplers if config.generate else []
+    base = next((sampler for sampler in written if sampler.engine == start), Sampler(engine=start))
+    changes = {
+        "engine": engine,
+        "name": name,
+        "n": section.n,
+        "temperature": section.temperature,
+        "max_tokens": section.max_tokens,
+    }
+    return base.model_copy(update=changes)
+
+
+def samples_job(prompt: Prompt, sampler: Sampler) -> Job[list[Response | Dropped]]:
+    """All of a policy's samples of one prompt. Repeated ones stay: here they are what the policy does."""
+    replies = yield [sampling_request(prompt, sampler, sample) for sample in range(sampler.n)]
+    return [_response(prompt, sampler.name or "", sample, reply) for sample, reply in enumerate(replies)]
+
+
+def _response(prompt: Prompt, source: str, sample: int, reply: Reply) -> Response | Dropped:
+    response_id = make_id(prompt.id, source, sample, reply.text)
+    if reply.error is not None:
+        kind, _, detail = reply.error.partition(": ")
+        return Dropped(stage=STAGE, reason=kind, id=response_id, detail=f"{source}, prompt {prompt.id}: {detail}")
+    if not reply.text.strip():
+        return Dropped(stage=STAGE, reason="empty_response", id=response_id, detail=f"{source}, prompt {prompt.id}")
+    return Response(
+        id=response_id,
+        prompt_id=prompt.id,
+        text=reply.text,
+        source=source,
+        sample=sample,
+        finish_reason=reply.finish_reason,
+        thinking=reply.thinking,
+        reply_key=reply.key,
+    )
+
+
+def _responses(comparisons: Sequence[Comparison]) -> Iterator[Response]:
+    for comparison in comparisons:
+        yield comparison.before
+        yield comparison.after
+
+
+def _judgments(
+    context: Context, section: JudgeSection, role: str, comparisons: Sequence[Comparison]
+) -> list[Judgment]:
+    judge = build(section, context.engine(role), role=role, where=f"evaluate.judges: {role}")
+    if judge.arity != 2:
+        raise ConfigError(f"judge.judge: {section.judge!r} does not compare two responses, which evaluate needs")
+    seed = context.config.seed
+    jobs = (judge(Task(prompt=c.prompt, responses=[c.before, c.after], seed=seed)) for c in comparisons)
+    found = context.drive(f"{STAGE}: {role}", [role], jobs, len(comparisons))
+    return [judgment for judgments in found for judgment in judgments]
+
+
+def _judge_section(config: Pipeline) -> JudgeSection:
+    """How labels are judged, but always in both orders."""
+    if config.judge is None:
+        raise ConfigError("evaluate: a judge section is needed, for the rubric or constitution to judge by")
+    return config.judge.model_copy(update={"orders": "both"})
+
+
+def _weights(config: Pipeline, section: JudgeSection) -> dict[str, float]:
+    standard = find_standard(section)
+    weights = {p.id: p.weight for p in getattr(standard, "principles", [])}
+    return weights | (config.pair.principle_weights if config.pair else {})
+
+
+def _metric(path: str) -> Metric:
+    if ":" not in path:
+        raise ConfigError(f"evaluate.metrics: {path!r}: expected an import path 'package.module:function'")
+    found: Metric = import_path(path, "evaluate.metrics")
+    if not callable(found):
+        raise ConfigError(f"evaluate.metrics: {path!r} is not a function")
+    return found
+
+
+def measure(metrics: Sequence[Metric], prompt: Prompt, response: Response) -> dict[str, float | None]:
+    """All metrics of one response; they measure and never label. Errors: ConfigError if one of them fails."""
+    found: dict[str, float | None] = {}
+    for metric in metrics:
+        name = f"{getattr(metric, '__module__', '')}:{getattr(metric, '__qualname__', metric)}"
+        try:
+            found.update(
+                {str(k): None if v is None else float(v) for k, v in metric(prompt.text, response.text).items()}
+            )
+        except Exception as error:  # the user's own code
+            raise ConfigError(
+                f"evaluate.metrics: {name} failed on response {response.id}: {type(error).__name__}: {error}"
+            ) from error
+    return found
+
+
+def _excluded(views: dict[str, JudgeView]) -> dict[str, int]:
+    return {f"{role}_{reason}": n for role, seen in views.items() for reason, n in seen.excluded.items()}

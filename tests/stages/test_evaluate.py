@@ -1,0 +1,156 @@
+"""The stage on scripted engines: a policy that says BAD, one that says GOOD, and judges that can read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlaif.config import Pipeline, validate
+from rlaif.errors import ConfigError, DataError
+from rlaif.records import Dropped, Judgment, Prompt, Response
+from rlaif.stages import evaluate
+from rlaif.stages.base import Context
+from rlaif.store import RunFolder
+
+READS = [
+    {"match": r"<?GOOD.*BAD", "reply": "Verdict: A"},
+    {"match": "BAD.*GOOD", "reply": "Verdict: B"},
+]
+ALWAYS_FIRST = [{"reply": "Verdict: A"}]
+
+
+def config(tmp_path: Path, prompts: list[str], **changes: Any) -> Pipeline:
+    (tmp_path / "held.jsonl").write_text(
+        "".join(json.dumps({"id": f"p{i}", "prompt": text, "domain": "d"}) + "\n" for i, text in enumerate(prompts))
+    )
+    raw: dict[str, Any] = {
+        "run": str(tmp_path / "run"),
+        "seed": 1,
+        "engines": {
+            "old": {"engine": "scripted", "replies": ["the BAD one"], "model": "old"},
+            "new": {"engine": "scripted", "replies": [{"match": "long", "fail": "prompt_too_long"},
+                                                      {"match": "empty", "reply": " "},
+                                                      {"match": "", "reply": ["a GOOD one"]}], "model": "new"},
+            "judge": {"engine": "scripted", "replies": READS, "model": "judge"},
+            "second": {"engine": "scripted", "replies": ALWAYS_FIRST, "model": "second"},
+        },
+        "judge": {"rubric": "helpfulness", "orders": "random"},
+        "evaluate": {
+            "prompts": {"path": str(tmp_path / "held.jsonl")},
+            "before": "old",
+            "after": "new",
+            "judges": ["judge", "second"],
+            "metrics": ["tiny_metrics:quality"],
+        },
+    }  # fmt: skip
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        raw[section] = {**raw[section], name: value} if name else value
+    return validate(Pipeline, {k: v for k, v in raw.items() if v is not None}, "test")
+
+
+def run(pipeline: Pipeline) -> tuple[dict[str, Any], dict[str, Any], RunFolder]:
+    with RunFolder(pipeline.run) as folder:
+        counts = evaluate.run(Context(pipeline, folder, quiet=True))
+        result = json.loads((folder.path / "evaluation" / "evaluation.json").read_text())
+    return counts, result, folder
+
+
+@pytest.fixture(autouse=True)
+def metrics_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "tiny_metrics.py").write_text(
+        "def quality(prompt, response):\n    return {'quality': float('GOOD' in response), 'odd': None}\n"
+        "def broken(prompt, response):\n    raise KeyError('x')\n"
+        "NUMBER = 3\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def test_the_better_policy_wins_in_both_orders(tmp_path: Path) -> None:
+    counts, result, folder = run(config(tmp_path, ["one", "two", "three"], evaluate__n=2))
+    assert counts == {"prompts": 3, "comparisons": 6, "judgments": 24, "dropped": {}}
+    assert result["win_rate"]["judge"]["value"] == 1
+    assert result["judges"]["judge"]["order_consistency"]["value"] == 1
+    # A judge that always names the first response tells nothing once both orders are averaged.
+    assert (result["win_rate"]["second"]["value"], result["win_rate"]["second"]["ties"]) == (0.5, 6)
+    assert result["oracle_win_rate"]["value"] == 1
+    assert result["judge_minus_oracle"]["judge"]["value"] == 0
+    assert result["judge_minus_oracle"]["second"]["value"] == -0.5
+    assert result["metrics"]["quality"]["difference"]["value"] == 1
+    assert result["metrics"]["odd"] == {"before": None, "after": None, "difference": None}
+
+    assert [row.id for row in folder.read("evaluation/prompts", Prompt)] == ["p0", "p1", "p2"]
+    sources = [row.source for row in folder.read("evaluation/responses", Response)]
+    assert sources == ["before", "after"] * 6
+    judgments = list(folder.read("evaluation/judgments", Judgment))
+    assert {row.judge for row in judgments} == {"judge", "second"}
+    assert all(row.meta["orders"] == "both" for row in judgments)  # though labels use one random order
+
+
+def test_run_again_asks_nothing_and_writes_the_same(tmp_path: Path) -> None:
+    pipeline = config(tmp_path, ["one", "two"])
+    run(pipeline)
+    written = {path: path.read_bytes() for path in (tmp_path / "run" / "evaluation").iterdir()}
+    journal = (tmp_path / "run" / "journal.jsonl").read_bytes()
+    run(pipeline)
+    assert {path: path.read_bytes() for path in (tmp_path / "run" / "evaluation").iterdir()} == written
+    assert (tmp_path / "run" / "journal.jsonl").read_bytes() == journal
+
+
+def test_what_cannot_be_compared_is_dropped_with_its_reason(tmp_path: Path) -> None:
+    counts, result, folder = run(config(tmp_path, ["fine", "long", "empty", ""]))
+    assert result["n"] == 1
+    assert counts["dropped"] == {"empty_prompt": 1, "empty_response": 1, "prompt_too_long": 1}
+    rows = list(folder.read("dropped", Dropped))
+    assert {row.stage for row in rows} == {"evaluate"} and len(rows) == 3
+
+
+def test_a_judge_that_answers_rubbish_gives_null(tmp_path: Path) -> None:
+    engines = config(tmp_path, ["one"]).model_dump(exclude_defaults=True)["engines"]
+    engines["judge"]["replies"] = [{"reply": "no idea"}]
+    counts, result, _ = run(config(tmp_path, ["one"], engines=engines))
+    assert result["win_rate"]["judge"] is None
+    assert result["judges"]["judge"]["excluded"] == {"no_usable_judgment": 1}
+    assert counts["dropped"] == {"judge_no_usable_judgment": 1}
+
+
+def test_starting_policy_is_sampled_as_it_was_for_candidates(tmp_path: Path) -> None:
+    samplers = [{"engine": "old", "n": 4, "system": "Be brief.", "stop": ["\n"], "temperature": 0.3}]
+    pipeline = config(tmp_path, ["one"], generate={"samplers": samplers}, evaluate__before=None)
+    assert pipeline.evaluate is not None
+    found = evaluate.sampler_of(pipeline, pipeline.evaluate, "old", "new", "after")
+    assert (found.engine, found.n, found.system, found.stop, found.temperature) == (
+        "new",
+        1,
+        "Be brief.",
+        ["\n"],
+        1.0,
+    )
+    assert run(pipeline)[1]["win_rate"]["judge"]["value"] == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"judge": None}, ConfigError, "a judge section is needed"),
+        ({"evaluate__metrics": ["nowhere"]}, ConfigError, "expected an import path"),
+        ({"evaluate__metrics": ["tiny_metrics:nothing"]}, ConfigError, "tiny_metrics has no 'nothing'"),
+        ({"evaluate__metrics": ["tiny_metrics:NUMBER"]}, ConfigError, "not a function"),
+        ({"evaluate__metrics": ["tiny_metrics:broken"]}, ConfigError, "tiny_metrics:broken failed on response"),
+        ({"evaluate__before": None}, ConfigError, "evaluate.before: name the starting policy"),
+    ],
+    ids=["no_judge", "no_colon", "no_attribute", "no_function", "failing_metric", "no_start"],
+)
+def test_bad_config(tmp_path: Path, changes: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        run(config(tmp_path, ["one"], **changes))
+
+
+def test_nothing_to_evaluate(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no usable prompt"):
+        run(config(tmp_path, [""]))
+    with pytest.raises(DataError, match=r"nothing to compare.*prompt_too_long"):
+        run(config(tmp_path, ["long"]))
