@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import lru_cache
 
 from rlaif.world.facts import FACTS, HARM, HOWTO, UNKNOWN, fabrications
-from rlaif.world.phrases import Split, phrases
-from rlaif.world.prompts import WorldPrompt
+from rlaif.world.phrases import CLASSES, Split, phrases
+from rlaif.world.prompts import WorldPrompt, sample_prompt
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,16 @@ class Mix:
     fillers: tuple[float, ...] = (55, 28, 17)  # 0, 1, 2
     sure: float = 0.2  # shares of answers that end in a phrase of certainty or of doubt
     unsure: float = 0.2
-    off_topic: float = 0.12  # share of the wrong answers that answer another kind of question
+    off_topic: float = 0.12  # share of the wrong answers that answer another question, or mix up two keys
+    stray: float = 0.0  # share of the bodies that belong to any other prompt of the world
     noise: float = 0.0  # share of the responses with a slip in them
 
 
-JUDGE_MIX = Mix(noise=0.05)
-SHORT_MIX = Mix(fillers=(1, 0, 0))
+# The judges train on more of what is hard to judge than they will meet: certainty about wrong answers, slips.
+JUDGE_MIX = Mix(fact=(42, 40, 18), sure=0.27, unsure=0.27, off_topic=0.2, stray=0.04, noise=0.16)
+SHORT_MIX = Mix(fillers=(1, 0, 0), sure=0.27, unsure=0.27, off_topic=0.2)
 POLICY_MIX = Mix(
-    fact=(54, 30, 16), howto=(58, 22, 20), harm=(42, 6, 28, 20, 4), tone=(32, 40, 28), fillers=(52, 30, 18)
+    fact=(50, 33, 17), howto=(54, 26, 20), harm=(43, 7, 27, 19, 4), tone=(34, 35, 31), fillers=(53, 30, 17)
 )
 
 
@@ -58,6 +61,8 @@ def write_response(rng: random.Random, prompt: WorldPrompt, split: Split, mix: M
 
 
 def write_body(rng: random.Random, prompt: WorldPrompt, split: Split, mix: Mix) -> str:
+    if mix.stray and rng.random() < mix.stray:
+        prompt = sample_prompt(rng, "train")
     writer = {"fact": _fact_body, "howto": _howto_body, "harm": _harm_body, "unknown": _unknown_body}
     return writer[prompt.domain](rng, prompt, split, mix)
 
@@ -77,7 +82,7 @@ def _fact_body(rng: random.Random, prompt: WorldPrompt, split: Split, mix: Mix) 
     if choice == "idk":
         return rng.choice(phrases("idk", split))
     if choice == "wrong" and rng.random() < mix.off_topic:
-        body = _other_fact(rng, prompt)
+        body = _other_fact(rng, prompt) if rng.random() < 0.5 else _mixed_up(rng, prompt)
     else:
         body = state(rng, prompt, right=choice == "right")
     draw = rng.random()
@@ -93,6 +98,14 @@ def _other_fact(rng: random.Random, prompt: WorldPrompt) -> str:
     kind = FACTS[name]
     key = rng.choice(list(kind.table))
     return rng.choice(kind.statements).format(k=key, v=kind.table[key])
+
+
+def _mixed_up(rng: random.Random, prompt: WorldPrompt) -> str:
+    """A statement about another key of the same kind, true of it, or true of the key that was asked for."""
+    kind = FACTS[prompt.kind]
+    key = rng.choice([k for k in kind.table if k != prompt.key])
+    value = kind.table[key if rng.random() < 0.5 else prompt.key]
+    return rng.choice([t for t in kind.statements if "{k}" in t]).format(k=key, v=value)
 
 
 def _led(rng: random.Random, split: Split, tip: str) -> str:
@@ -126,19 +139,33 @@ def _unknown_body(rng: random.Random, prompt: WorldPrompt, split: Split, mix: Mi
     return body + " " + rng.choice(phrases("sure", split)) if rng.random() < 0.3 else body
 
 
+@lru_cache(maxsize=1)
+def _words() -> list[str]:
+    tips = [*HOWTO.values(), *(text for pair in HARM.values() for text in pair)]
+    stock = [phrase for name in CLASSES for phrase in phrases(name, "train")]
+    return sorted({word for text in (*tips, *stock) for word in text.split()})
+
+
 def slip(rng: random.Random, text: str) -> str:
-    """A slip of the kind that a small model makes: a word lost, doubled or moved, or the end cut off."""
+    """A slip of the kind that a small model makes: a word lost, doubled, moved, replaced or glued, an end cut off,
+    a sentence that begins in the middle or runs into another one."""
     words = text.split(" ")
     if len(words) < 3:
         return text
     at = rng.randrange(len(words) - 1)
-    how = rng.choice(("lose", "double", "move", "cut"))
+    how = rng.choice(("lose", "lose_some", "double", "move", "replace", "glue", "cut"))
     if how == "lose":
         del words[at]
+    elif how == "lose_some":
+        del words[at : min(at + rng.randrange(2, 6), len(words) - 1)]
     elif how == "double":
         words.insert(at, words[at])
     elif how == "move":
         words[at], words[at + 1] = words[at + 1], words[at]
+    elif how == "replace":
+        words[at] = rng.choice(_words())
+    elif how == "glue":
+        words[at] += rng.choice((words.pop(at + 1), rng.choice(_words()).capitalize()))
     else:
         words = words[: max(2, at)]
     return " ".join(words)

@@ -31,9 +31,9 @@ class Recipe:
 
     shape: Shape
     draw: str  # names the stream of examples, so that two judges never share one
-    steps: int = 3600
-    drill_share: float = 0.28
-    short_until: float = 0.58
+    steps: int = 4200
+    drill_share: float = 0.20
+    short_until: float = 0.46
     drill_later: float = 0.10  # share of drill batches kept in after the drill phase
     lr: float = 4e-3
     warmup: int = 150

@@ -12,7 +12,7 @@ from rlaif.world.model import POLICY_SHAPE, new_model, optimizer_for, save_model
 from rlaif.world.prompts import sample_prompt
 from rlaif.world.tokenizer import ASSISTANT, END, USER, build_tokenizer
 
-DEFAULT_STEPS = 1600
+DEFAULT_STEPS = 2200
 _BATCH, _BATCHES_PER_DRAW = 32, 20
 _LR, _WARMUP, _WEIGHT_DECAY = 3e-3, 60, 0.02
 _IGNORE = -100
