@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_RESPONSE = re.compile(r"Response ([A-Z])\b[^\n]*\n(`{3,})\n(.*?)\n\2", re.DOTALL)
+_RESPONSE = re.compile(r"Response ([A-Z])\b[^\n]*\n+(`{3,})\n(.*?)\n\2", re.DOTALL)
 _WORDS = re.findall(
     r"\w+",
     "the answer depends on water light stone river green small house always people often find that many things grow "
