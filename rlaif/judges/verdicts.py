@@ -16,7 +16,9 @@ import msgspec
 from rlaif.records import Reply, Status, TokenLogprob
 
 _CLOSE_THINK = "</think>"
-_VERDICT_LINE = re.compile(r"^\W*(?:final\s+)?verdict\W*?[:：]\s*(?P<value>.*)$", re.IGNORECASE)
+_VERDICT_LINE = re.compile(
+    r"^[-*_#>`\s]*(?:final\s+)?verdict[*_`\s]*:\s*(?P<value>.*)$", re.IGNORECASE
+)  # Markdown around it
 _PLACEHOLDER = re.compile(r"^<[^>]*>$")  # an echo of the instruction's own placeholder is not an answer
 _REFUSAL = re.compile(
     r"^\W*(?:i['’]?m sorry|i am sorry|sorry, (?:but )?i|i can(?:no|['’])t (?:help|assist|do|judge|compare|comply)|"
