@@ -52,25 +52,50 @@ def estimate(value: float, half: float = 0.05, n: int = 240) -> dict[str, float]
     return {"value": value, "low": round(value - half, 4), "high": round(value + half, 4), "n": n}
 
 
+def sides(before: float, after: float, half: float = 0.03) -> dict[str, Any]:
+    named = {"before": before, "after": after, "difference": round(after - before, 4)}
+    return {side: estimate(value, half) for side, value in named.items()}
+
+
 def evaluation(oracle: bool = True) -> dict[str, Any]:
-    sides = {"quality": (0.45, 0.52), "harmful_compliance": (0.42, 0.15), "benign_correct": (0.61, 0.60)}
-    found: dict[str, Any] = {
-        "win_rate": {"second": estimate(0.62), "judge": estimate(0.74)},
-        "length": {"before": estimate(96.0, 4), "after": estimate(88.0, 4)},
-        "metrics": {},
-        "by_domain": {d: {"win_rate": {"judge": estimate(0.5 + 0.07 * i, 0.09)}} for i, d in enumerate(_DOMAINS)},
+    """In the shape of rlaif.stages.evaluation.evaluate."""
+    measured = {
+        "quality": sides(0.45, 0.52),
+        "harmful_compliance": sides(0.42, 0.15),
+        "benign_correct": sides(0.61, 0.6),
+        "helpful": sides(0.55, 0.53),
+        "polite": sides(0.41, 0.66),
+    }
+    judges = ("second", "judge")
+    return {
+        "version": 1,
+        "n": 240,
+        "win_rate": {"second": {**estimate(0.62), "ties": 11}, "judge": {**estimate(0.74), "ties": 4}},
+        "judges": {
+            name: {
+                "length_controlled_win_rate": 0.66,
+                "mean_probability": estimate(0.64),
+                "order_consistency": estimate(0.9),
+                "excluded": {"one_order_failed": 3} if name == "judge" else {},
+            }
+            for name in judges
+        },
+        "length": {"unit": "characters", **sides(96.0, 88.0, 4)},
+        "metrics": measured if oracle else {},
+        "oracle_win_rate": {**estimate(0.61), "ties": 30} if oracle else None,
+        "judge_minus_oracle": {"judge": estimate(0.13, 0.06), "second": estimate(0.01, 0.06)} if oracle else {},
+        "by_domain": {
+            domain: {
+                "n": 60,
+                "win_rate": {name: estimate(0.5 + 0.07 * i, 0.09) for name in judges},
+                "metrics": {"quality": sides(0.4 + 0.05 * i, 0.5)} if oracle else {},
+            }
+            for i, domain in enumerate(_DOMAINS)
+        },
         "examples": [
-            {"prompt": "How can I bake bread?", "before": "No. " + HOSTILE, "after": "Mix flour and water."}
+            {"prompt": "How can I bake bread?", "before": "No. " + HOSTILE, "after": "Mix flour.", "p_judge": 0.93}
         ],
     }
-    if oracle:
-        found["metrics"] = {
-            name: {"before": estimate(a, 0.03), "after": estimate(b, 0.03), "difference": estimate(b - a, 0.03)}
-            for name, (a, b) in sides.items()
-        }
-        found["oracle_win_rate"] = estimate(0.61)
-        found["judge_minus_oracle"] = estimate(0.13, 0.06)
-    return found
 
 
 def _response(prompt: Prompt, i: int, rng: random.Random) -> Response:

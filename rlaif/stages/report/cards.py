@@ -16,6 +16,7 @@ from rlaif.stages.report.labels import BINS, Labels
 
 _MAX_BARS = 12
 _UNIT = np.linspace(0, 1, BINS + 1).tolist()
+_UPPER = np.linspace(0.5, 1, BINS + 1).tolist()
 _SIDES = "Grey: before training. Blue: after."
 _WIN_LABEL = "share of comparisons won, ties ½"
 
@@ -23,7 +24,7 @@ _WIN_LABEL = "share of comparisons won, ties ½"
 _NAMES = {
     "quality": "Quality ↑",
     "harmful_compliance": "Harmful requests complied with ↓",
-    "benign_correct": "Benign questions answered well ↑",
+    "benign_correct": "Benign questions answered right ↑",
 }
 _CURVES = (
     ("Loss", "nats per pair", "loss", True, "Chance is at ln 2 = 0.693 for a plain DPO loss."),
@@ -74,27 +75,13 @@ def label_cards(data: ReportData) -> list[Card]:
     labels = data.labels
     if labels is None or not labels.n:
         return []
-    found = [_status_card(labels), _order_card(data, labels), _map_card(labels)]
-    if labels.p_first is not None:
-        svg = charts.histogram(
-            [("", labels.p_first, charts.BLUE)],
-            _UNIT,
-            "P(the response shown first is better)",
-            "P(the response shown first is better)",
-            "judgments",
-            mark=(0.5, "no preference"),
-        )
-        found.append(Card("How sure single judgments are", svg, "Symmetric around ½ when the position has no pull."))
-    if labels.label_mass is not None:
-        svg = charts.histogram(
-            [("", labels.label_mass, charts.GREEN)],
-            _UNIT,
-            "Label mass",
-            "probability held by the verdict labels",
-            "judgments",
-        )
-        note = "Near 1 the judge answered in the form it was asked for; far below, its ratio of labels means little."
-        found.append(Card("Did the judge answer the question?", svg, note))
+    found = [
+        _status_card(labels),
+        _order_card(data, labels),
+        _sureness_card(labels),
+        _map_card(labels),
+        _mass_card(labels),
+    ]
     return [card for card in found if card is not None]
 
 
@@ -120,6 +107,24 @@ def _order_card(data: ReportData, labels: Labels) -> Card | None:
     svg = charts.dots(rows, "Order consistency and first-position rate", "share", span=(0, 1), reference=0.5)
     note = "A judge without position bias has its first-position rate on the dashed line, and consistency near 1."
     return Card("Does the order shown matter?", svg, note)
+
+
+def _sureness_card(labels: Labels) -> Card | None:
+    if labels.p_first is None:
+        return None
+    label = "P(the response shown first is better)"
+    series = [("", labels.p_first, charts.BLUE)]
+    svg = charts.histogram(series, _UNIT, label, label, "judgments", mark=(0.5, "no preference"))
+    return Card("How sure single judgments are", svg, "Symmetric around ½ when the position has no pull.")
+
+
+def _mass_card(labels: Labels) -> Card | None:
+    if labels.label_mass is None:
+        return None
+    series = [("", labels.label_mass, charts.BLUE)]
+    svg = charts.histogram(series, _UNIT, "Label mass", "probability held by the verdict labels", "judgments")
+    note = "Near 1 the judge answered in the form it was asked for; far below, its ratio of labels means little."
+    return Card("Did the judge answer the question?", svg, note)
 
 
 def _map_card(labels: Labels) -> Card | None:
@@ -162,7 +167,7 @@ def pair_cards(data: ReportData) -> list[Card]:
         mean = pairs.summary["mean"]
         svg = charts.histogram(
             [("", pairs.probability, charts.BLUE)],
-            _UNIT,
+            _UPPER,
             "Probability of the chosen response",
             "P(chosen is better), orders averaged",
             "pairs",
@@ -214,61 +219,64 @@ def _before_after(data: ReportData, names: Iterable[str]) -> list[Dot]:
 
 
 def policy_cards(data: ReportData) -> list[Card]:
-    cards = []
+    """The starting policy and the trained one: length, domains, and what was measured beside the headline."""
+    found = [_length_before_after(data), _domain_wins(data), _domain_quality(data)]
     measured = [name for name in data.evaluation.get("metrics") or {} if name not in summary.ORACLE]
-    shares = [n for n in measured if all(0 <= e["value"] <= 1 for e in summary.metric(data, n).values() if e)]
-    dots = _before_after(data, shares)
-    if dots:
-        svg = charts.dots(dots, "Metrics before and after", "score or share", span=(0, 1))
-        cards.append(Card("Other measures", svg, _SIDES))
+    shares = [name for name in measured if _in_unit(_before_after(data, [name]))]
+    if dots := _before_after(data, shares):
+        found.append(
+            Card("Other measures", charts.dots(dots, "Other measures", "score or share", span=(0, 1)), _SIDES)
+        )
     for name in measured:
         if name not in shares and (dots := _before_after(data, [name])):
-            cards.append(Card(name.replace("_", " "), charts.dots(dots, name, name), _SIDES))
+            found.append(Card(name.replace("_", " "), charts.dots(dots, name, name.replace("_", " ")), _SIDES))
+    return [card for card in found if card is not None]
+
+
+def _length_before_after(data: ReportData) -> Card | None:
     length = data.evaluation.get("length") or {}
-    sides = [(side, summary.estimate(length.get(side))) for side in ("before", "after")]
-    rows = [_dot("Response length", e, group) for group, (_, e) in enumerate(sides) if e is not None]
-    if rows:
-        svg = charts.dots(rows, "Response length before and after", "mean length", span=(0, max(_tops(rows)) * 1.1))
-        cards.append(
-            Card(
-                "How long responses are", svg, "A policy that only got longer has often learned length, not quality."
-            )
-        )
-    return cards + _domain_cards(data)
+    sides = [summary.estimate(length.get(side)) for side in ("before", "after")]
+    rows = [_dot("Response length", e, group) for group, e in enumerate(sides) if e is not None]
+    if not rows:
+        return None
+    top = max(row.high or row.value for row in rows)
+    unit = f"mean length, {length.get('unit', 'characters')}"
+    svg = charts.dots(rows, "Response length before and after", unit, span=(0, top * 1.1))
+    note = f"{_SIDES} A policy that only got longer has often learned length, not quality."
+    return Card("How long responses are", svg, note)
 
 
-def _tops(rows: Sequence[Dot]) -> list[float]:
-    return [max(row.value, row.high or row.value) for row in rows]
-
-
-def _domain_cards(data: ReportData) -> list[Card]:
-    """One chart per figure that evaluation gives by domain."""
-    by_figure: dict[str, list[Dot]] = {}
+def _domain_wins(data: ReportData) -> Card | None:
+    labelling = summary.labelling_judge(data)
+    rows, others = [], dict[str, None]()
     for domain, figures in (data.evaluation.get("by_domain") or {}).items():
-        for name, e, group in _figures(figures):
-            by_figure.setdefault(name, []).append(_dot(domain or "no domain", e, group))
-    cards = []
-    for name, dots in by_figure.items():
-        share = all(0 <= dot.value <= 1 for dot in dots)
-        won = name.startswith("win rate")
-        svg = charts.dots(dots, f"{name} by domain", _WIN_LABEL if won else "score or share" if share else name,
-                          span=(0, 1) if share else None, reference=0.5 if won else None)  # fmt: skip
-        cards.append(Card(f"By domain: {name}", svg, "Dashed: no difference." if won else _SIDES))
-    return cards
+        for name, raw in (figures.get("win_rate") or {}).items():
+            if (e := summary.estimate(raw)) is not None:
+                rows.append(_dot(domain, e, int(name == labelling)))
+                others |= {} if name == labelling else {name: None}
+    if not rows:
+        return None
+    rows.sort(key=lambda row: -row.group)  # the labelling judge first, in every domain
+    svg = charts.dots(rows, "Win rate by domain", _WIN_LABEL, span=(0, 1), reference=0.5, join=" · ")
+    grey = f" Grey: {', '.join(others)}." if others else ""
+    return Card("Win rate by domain", svg, f"Blue: {labelling}, the labelling judge.{grey} Dashed: no difference.")
 
 
-def _figures(node: Any, path: tuple[str, ...] = ()) -> Iterable[tuple[str, dict[str, Any], int]]:
-    """(name, estimate, group) for every estimate inside a nested mapping; keys before/after become the group."""
-    found = summary.estimate(node)
-    if found is not None and path:
-        side = path[-1]
-        named = [part for part in path if part not in ("before", "after", "metrics", "value")]
-        name = " ".join(named).replace("_", " ") or "value"
-        if side != "difference" and named != ["n"]:
-            yield name, found, 0 if side == "before" else 1
-    elif isinstance(node, Mapping):
-        for key, child in node.items():
-            yield from _figures(child, (*path, str(key)))
+def _domain_quality(data: ReportData) -> Card | None:
+    rows = []
+    for domain, figures in (data.evaluation.get("by_domain") or {}).items():
+        sides = (figures.get("metrics") or {}).get("quality") or {}
+        for group, side in enumerate(("before", "after")):
+            if (e := summary.estimate(sides.get(side))) is not None:
+                rows.append(_dot(domain, e, group))
+    if not rows:
+        return None
+    span = (0.0, 1.0) if _in_unit(rows) else None
+    return Card("Quality by domain", charts.dots(rows, "Quality by domain", "quality", span=span), _SIDES)
+
+
+def _in_unit(rows: Sequence[Dot]) -> bool:
+    return bool(rows) and all(0 <= row.value <= 1 for row in rows)
 
 
 def cost_cards(data: ReportData) -> list[Card]:

@@ -105,8 +105,12 @@ def dots(
     *,
     span: tuple[float, float] | None = None,
     reference: float | None = None,
+    join: str = " → ",
 ) -> str:
-    """Dots with whiskers; rows that share a label share a line. `reference`: a value marked by a dashed line."""
+    """Dots with whiskers; rows that share a label stand together, their values written side by side.
+
+    `reference`: a value marked by a dashed line. `join` stands between two values; the arrow says before and after.
+    """
     lanes: dict[str, list[Dot]] = {}
     for row in rows:
         lanes.setdefault(row.label, []).append(row)
@@ -114,7 +118,7 @@ def dots(
     parts: list[str] = []
     y = 0.0
     for label, lane in lanes.items():
-        shown = " → ".join(f"{row.value:.2f}" if span == (0, 1) else number(row.value) for row in lane)
+        shown = join.join(f"{row.value:.2f}" if span == (0, 1) else number(row.value) for row in lane)
         parts.append(_text(0, y + 14, _clip(label, WIDTH - 24 - len(shown) * _CHAR)))
         parts.append(_text(WIDTH, y + 14, shown, anchor="end", weight=600))
         bottom = y + 21 + 14 * len(lane)

@@ -29,7 +29,7 @@ class Pairs:
 
     n: int
     n_prompts: int
-    probability: Counts  # histogram over [0, 1]
+    probability: Counts  # histogram over [½, 1]
     summary: dict[str, float] | None  # of the probability
     margin: dict[str, float] | None  # of judge_margin, in the judge's own unit
     consistent: metrics.Estimate | None
@@ -163,7 +163,7 @@ def _pairs(preferences: list[Preference], lengths: dict[str, int]) -> Pairs:
     return Pairs(
         n=len(preferences),
         n_prompts=len({row.prompt_id for row in preferences}),
-        probability=share_histogram(probability),
+        probability=share_histogram(probability, 0.5),
         summary=metrics.describe(probability),
         margin=metrics.describe([row.judge_margin for row in preferences]),
         consistent=metrics.proportion([float(r.consistent) for r in preferences if r.consistent is not None]),

@@ -138,10 +138,10 @@ def measure(judgments: Iterable[Judgment]) -> Labels:
     return labels
 
 
-def share_histogram(values: Iterable[float] | Floats) -> Counts:
-    """Counts of values in [0, 1] over BINS equal bins."""
-    x = np.clip(np.asarray(list(values), dtype=np.float64), 0.0, 1.0)
-    return np.histogram(x[~np.isnan(x)], bins=BINS, range=(0.0, 1.0))[0]
+def share_histogram(values: Iterable[float] | Floats, low: float = 0.0) -> Counts:
+    """Counts of values in [low, 1] over BINS equal bins; what lies outside stands in the outermost."""
+    x = np.clip(np.asarray(list(values), dtype=np.float64), low, 1.0)
+    return np.histogram(x[~np.isnan(x)], bins=BINS, range=(low, 1.0))[0]
 
 
 def _count(labels: Labels, judgment: Judgment) -> None:

@@ -29,6 +29,7 @@ def context(data: ReportData, title: str | None = None) -> dict[str, Any]:
         "title": title or f"{data.path.name}: labels and policy",
         "data": data,
         "facts": _facts(data),
+        "version": data.manifest.get("rlaif_version"),
         "tiles": _tiles(data),
         "remarks": remarks(data),
         "headline": cards.headline(data),
@@ -40,6 +41,7 @@ def context(data: ReportData, title: str | None = None) -> dict[str, Any]:
         "pair_cards": cards.pair_cards(data),
         "training_cards": cards.training_cards(data),
         "policy_cards": cards.policy_cards(data),
+        "policy_judges": _policy_judges(data),
         "policy_examples": _policy_examples(data),
         "examples": [_example(example) for example in data.examples],
         "cost_tiles": _cost_tiles(data),
@@ -158,19 +160,39 @@ def _matrix(data: ReportData) -> dict[str, Any] | None:
     return {"names": names, "rows": rows}
 
 
-def _policy_examples(data: ReportData) -> list[dict[str, str]]:
-    """{"prompt", "before", "after", "more"} of the evaluation's own examples."""
+def _policy_judges(data: ReportData) -> list[dict[str, Any]]:
+    """One row a judge: what its win rate rests on."""
     rows = []
-    for raw in data.evaluation.get("examples") or []:
-        if isinstance(raw, Mapping) and {"prompt", "before", "after"} <= set(raw):
-            more = ", ".join(f"{k} {v}" for k, v in raw.items() if isinstance(v, int | float | str) and k not in
-                             ("prompt", "before", "after"))  # fmt: skip
-            rows.append({**{k: _plain_text(raw[k]) for k in ("prompt", "before", "after")}, "more": more})
+    for name, e in summary.win_rates(data).items():
+        more = (data.evaluation.get("judges") or {}).get(name) or {}
+        excluded = more.get("excluded") or {}
+        rows.append(
+            {
+                "name": name,
+                "labels": name == summary.labelling_judge(data),
+                "win_rate": e,
+                "ties": data.evaluation["win_rate"][name].get("ties"),
+                "controlled": more.get("length_controlled_win_rate"),
+                "probability": summary.estimate(more.get("mean_probability")),
+                "consistency": summary.estimate(more.get("order_consistency")),
+                "excluded": ", ".join(f"{n} {reason}" for reason, n in excluded.items()) or "none",
+            }
+        )
     return rows
 
 
-def _plain_text(value: Any) -> str:
-    return str(value.get("text", value)) if isinstance(value, Mapping) else str(value)
+def _policy_examples(data: ReportData) -> list[dict[str, Any]]:
+    """{"prompt", "before", "after", "more"} of the evaluation's own examples; more: what else is known, in words."""
+    rows = []
+    for raw in data.evaluation.get("examples") or []:
+        more = [_fact(key, value) for key, value in raw.items() if key not in ("prompt", "before", "after")]
+        rows.append({**{key: str(raw.get(key, "")) for key in ("prompt", "before", "after")}, "more": more})
+    return rows
+
+
+def _fact(key: str, value: Any) -> str:
+    name = f"P(after is better) says {key[2:]}" if key.startswith("p_") else key.replace("_", " ")
+    return f"{name} {f'{value:.2f}' if isinstance(value, float) else value}"
 
 
 def _example(example: Example) -> dict[str, Any]:
