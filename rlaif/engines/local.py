@@ -32,6 +32,7 @@ _IDENTITY_FILES = (
 )
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 _THINK, _END_THINK = "<think>", "</think>"
+_THINK_TAIL = 12  # tokens that an opening tag and white space after it may take
 _SHORT_DIGEST = 32  # hex digits of sha256 that an identity shows
 _hashes: dict[tuple[str, int, int], str] = {}
 
@@ -211,7 +212,7 @@ class ChatFormat:
         """Whether the template itself has opened the thinking, so that the reply only closes it."""
         if not self._thinks:
             return False
-        return str(self.tokenizer.decode(list(prompt_ids[-6:]))).rstrip().endswith(_THINK)
+        return str(self.tokenizer.decode(list(prompt_ids[-_THINK_TAIL:]))).rstrip().endswith(_THINK)
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))

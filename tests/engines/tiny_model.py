@@ -40,6 +40,21 @@ def build(folder: Path, *, seed: int = 0, template: str | None = TEMPLATE, conte
     return folder
 
 
+def build_adapter(base: Path, folder: Path) -> Path:
+    """A LoRA adapter of rank 4 for `base` that changes its replies."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(1)
+    model = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(base),
+        LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False),
+    )
+    model.save_pretrained(folder)
+    return folder
+
+
 def _tokenizer(template: str | None):  # type: ignore[no-untyped-def]
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
