@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 import msgspec
 
 from rlaif import io
-from rlaif.config import ExportSection, Pipeline
+from rlaif.config import ExportSection
 from rlaif.errors import DataError, UserError
 from rlaif.records import Dropped, Message, Preference, Prompt, Response, make_id
+from rlaif.stages.base import Context
 from rlaif.stages.card import collect, render
 from rlaif.store import RunFolder
 
@@ -39,11 +40,12 @@ class Kind(NamedTuple):
     columns: dict[str, str]
 
 
-def run(config: Pipeline, folder: RunFolder) -> dict[str, Any]:
+def run(context: Context) -> dict[str, Any]:
     """The stage: preferences.jsonl → dataset/ with its splits and its card. Returns counts.
 
     Errors: UserError when no preference survived, DataError when a preference names what is not there.
     """
+    config, folder = context.config, context.folder
     section = config.export or ExportSection()
     preferences = list(folder.read("preferences", Preference))
     if not preferences:

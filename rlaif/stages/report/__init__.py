@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.config import ReportSection
+from rlaif.stages.base import Context
 from rlaif.stages.report import page, summary
 from rlaif.stages.report.collect import ReportData, collect
 from rlaif.store import write_whole
 
-__all__ = ["ReportData", "build", "collect"]
+__all__ = ["ReportData", "build", "collect", "run"]
+
+
+def run(context: Context) -> dict[str, Any]:
+    """The stage."""
+    build(context.folder.path, context.config.report or ReportSection())
+    return {}
 
 
 def build(run_path: Path, section: ReportSection) -> dict[str, Any]:
