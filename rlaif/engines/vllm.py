@@ -203,7 +203,7 @@ class VLLMEngine:
                 output_kind=RequestOutputKind.FINAL_ONLY,
                 **arguments,
             )
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # vLLM checks the values with errors of its own; the caller records it
             raise RequestFailed("bad_request", local.one_line(error)) from None
 
     def _logprobs(self, reply_ids: list[int], positions: Any) -> list[TokenLogprob] | None:
@@ -324,7 +324,7 @@ def _set_environment(cpu: bool) -> None:
         "VLLM_NO_USAGE_STATS": "1",
         "DO_NOT_TRACK": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_LOGGING_LEVEL": "ERROR",
         "OMP_WAIT_POLICY": "passive",
     }
     if cpu:
