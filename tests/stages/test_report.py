@@ -185,11 +185,31 @@ def test_every_chart_is_well_formed_labelled_and_large_enough(run: Path) -> None
     for svg in svgs:
         root = ET.fromstring(svg)
         assert root.get("role") == "img" and root.get("aria-label")
-        assert float(root.get("font-size", 0)) >= 12.5, "a phone shows 340 units on 300 pixels"
+        assert float(root.get("font-size", 0)) >= 12.5, "a small phone shows 320 units on 275 pixels"
         x, y, width, height = map(float, root.get("viewBox", "").split())
         assert (x, y, width) == (0, 0, charts.WIDTH)
         for text in root.iter("{http://www.w3.org/2000/svg}text"):
             assert 0 <= float(text.get("x", -1)) <= width and 0 <= float(text.get("y", -1)) <= height, text.text
+
+
+def test_colours_of_text_stand_out_from_their_ground() -> None:
+    """WCAG 2.2, 1.4.3: 4.5 to 1, in light and in dark."""
+
+    def luminance(colour: str) -> float:
+        colour = colour if len(colour) == 6 else "".join(2 * c for c in colour)
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    template = Path(charts.__file__).with_name("page.html.jinja").read_text()
+    themes = re.findall(r":root \{(.*?)\}", template, re.S)[:2]
+    assert len(themes) == 2
+    for theme in themes:
+        colours = dict(re.findall(r"--(\w+): #([0-9a-f]+);", theme))
+        for ground in ("card", "page", "wash"):
+            for ink in ("ink", "soft", "blue", "orange", "green"):
+                a, b = sorted((luminance(colours[ink]), luminance(colours[ground])))
+                assert (b + 0.05) / (a + 0.05) >= 4.5, (ink, ground)
 
 
 def test_svg_text_is_escaped() -> None:

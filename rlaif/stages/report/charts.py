@@ -1,6 +1,6 @@
 """Inline SVG charts: pure functions from numbers to a string, no library.
 
-Every chart is 340 units wide, so that a phone shows it one to one and its text never falls under 11 px; wide
+Every chart is 320 units wide, so that a phone shows it one to one and its text never falls under 11 px; wide
 pages set several beside each other. Colours are CSS variables of the page with the Okabe–Ito palette (safe for
 the common kinds of colour blindness) as fallback. All text is escaped here: callers may hand in model output.
 """
@@ -15,8 +15,8 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-WIDTH = 340
-TEXT = 13  # px; the page never shows a chart at less than 0.87 of its size
+WIDTH = 320
+TEXT = 13  # px; the page never shows a chart at less than 0.85 of its size
 BLUE, ORANGE, GREEN, PURPLE, GREY = (
     "var(--blue,#0072b2)",
     "var(--orange,#d55e00)",
@@ -159,7 +159,7 @@ def histogram(
     parts += _x_axis(x, bottom, x_label)
     names = [(name, colour) for name, _, colour in series if name]
     parts += _legend(names, bottom + 62)
-    return _svg(parts, bottom + (70 if names else 44), title)
+    return _svg(parts, bottom + (70 + 20 * (len(names) - 1) if names else 44), title)
 
 
 def lines(series: Sequence[Line], title: str, x_label: str, y_label: str, *, zero: bool = False) -> str:
@@ -191,13 +191,13 @@ def lines(series: Sequence[Line], title: str, x_label: str, y_label: str, *, zer
     parts += _x_axis(x, bottom, x_label, end=WIDTH - end)
     names = [(line.label, line.colour) for line in kept if line.label and len(kept) > 1]
     parts += _legend(names, bottom + 62)
-    return _svg(parts, bottom + (70 if names else 44), title)
+    return _svg(parts, bottom + (70 + 20 * (len(names) - 1) if names else 44), title)
 
 
 def density(counts: NDArray[np.int_], title: str, x_label: str, y_label: str) -> str:
     """A square map of the unit square. `counts[i, j]`: how many have x in bin i and y in bin j; log shading."""
     bins = counts.shape[0]
-    size = 264
+    size = 240
     x = _Scale(0, 1, _LEFT + 20, _LEFT + 20 + size)
     y = _Scale(0, 1, _TOP + size, _TOP)
     top = math.log1p(int(counts.max())) or 1.0
@@ -297,11 +297,14 @@ def _short(value: float) -> str:
 
 
 def _legend(names: Sequence[tuple[str, str]], y: float) -> list[str]:
-    parts, x = [], 0.0
-    for name, colour in names:
-        parts.append(f'<rect x="{x:.1f}" y="{y - 10:.1f}" width="12" height="12" rx="2" fill="{colour}"/>')
-        parts.append(_text(x + 17, y, name))
-        x += 17 + len(name) * _CHAR + 24
+    """One line, or one line each where they do not fit beside each other."""
+    widths = [17 + len(name) * _CHAR + 16 for name, _ in names]
+    stacked = sum(widths) > WIDTH
+    parts = []
+    for index, (name, colour) in enumerate(names):
+        x, line = (0.0, y + 20 * index) if stacked else (sum(widths[:index]), y)
+        parts.append(f'<rect x="{x:.1f}" y="{line - 10:.1f}" width="12" height="12" rx="2" fill="{colour}"/>')
+        parts.append(_text(x + 17, line, name))
     return parts
 
 
