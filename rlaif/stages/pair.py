@@ -22,9 +22,9 @@ from typing import Any
 from rlaif.config import PairSection, Pipeline
 from rlaif.errors import ConfigError, DataError
 from rlaif.records import FIRST, SECOND, TIE, Dropped, Judgment, Preference, Response, make_id
-from rlaif.stages.base import count_reasons
+from rlaif.rubric import load_constitution
+from rlaif.stages.base import Context, count_reasons
 from rlaif.stages.selectors import ROUNDING, Comparison, selector
-from rlaif.store import RunFolder
 
 STAGE = "pair"
 _VERDICTS = {FIRST: 1.0, SECOND: -1.0, TIE: 0.0}
@@ -67,11 +67,12 @@ def pair(
     return preferences, dropped
 
 
-def run(config: Pipeline, folder: RunFolder, weights: Mapping[str, float] | None = None) -> dict[str, Any]:
-    """The stage: judgments.jsonl → preferences.jsonl. `weights`: the constitution's. Returns counts.
+def run(context: Context) -> dict[str, Any]:
+    """The stage: judgments.jsonl → preferences.jsonl. Returns counts.
 
     Errors: DataError when a judgment names a response of another prompt, or one that is not in responses.jsonl.
     """
+    config, folder = context.config, context.folder
     owner = {response.id: response.prompt_id for response in folder.read("responses", Response)}
     met: set[str] = set()
     n_judgments = 0
@@ -84,7 +85,7 @@ def run(config: Pipeline, folder: RunFolder, weights: Mapping[str, float] | None
             met.add(_pair_id(judgment.prompt_id, *judgment.response_ids))
             yield judgment
 
-    preferences, dropped = pair(checked(), config.pair or PairSection(), weights)
+    preferences, dropped = pair(checked(), config.pair or PairSection(), _constitution_weights(config))
     folder.write("preferences", preferences)
     folder.drop(STAGE, dropped)
     return {
@@ -94,6 +95,13 @@ def run(config: Pipeline, folder: RunFolder, weights: Mapping[str, float] | None
         "not_selected": len(met - {row.id for row in preferences} - {row.id for row in dropped}),
         "dropped": count_reasons(dropped),
     }
+
+
+def _constitution_weights(config: Pipeline) -> dict[str, float] | None:
+    """Principle weights of the constitution that judged."""
+    if config.judge is None or config.judge.constitution is None:
+        return None
+    return {principle.id: principle.weight for principle in load_constitution(config.judge.constitution).principles}
 
 
 def _check_ids(judgment: Judgment, owner: Mapping[str, str]) -> None:
