@@ -27,6 +27,7 @@ _KEEP_SHARE = 0.75  # finished rows leave the batch once fewer than this share o
 class TransformersEngine:
     """`model`: a folder, `shipped:…`, or a hub id (with `revision`). Weights must be safetensors; code is never run.
 
+    `dtype: auto` is the checkpoint's own, but float32 on a CPU, where half precision is slower.
     `batch_tokens` bounds rows × (longest prompt + longest reply) of a batch, `max_batch` its rows.
     `quantization` holds the arguments of `transformers.BitsAndBytesConfig`; with a `method` key, those of that
     class of transformers instead (`{"method": "TorchAoConfig", …}`). `adapter`: a PEFT folder. `threads`: CPU
@@ -151,7 +152,7 @@ class TransformersEngine:
 
     def _arguments(self) -> dict[str, Any]:
         arguments: dict[str, Any] = {
-            "dtype": self._dtype,
+            "dtype": "float32" if self._dtype == "auto" and self._on_cpu() else self._dtype,
             "use_safetensors": True,
             "trust_remote_code": False,
             "revision": None if self._folder else self._revision,
@@ -165,6 +166,10 @@ class TransformersEngine:
             config = getattr(transformers, options.pop("method", "BitsAndBytesConfig"))
             arguments["quantization_config"] = config(**options)
         return {k: v for k, v in arguments.items() if v is not None} | self._model_kwargs
+
+    def _on_cpu(self) -> bool:
+        """Where half precision saves memory but costs speed: `dtype: auto` means float32 there."""
+        return self._device_map is None and self._quantization is None and self._torch_device() == "cpu"
 
     def _torch_device(self) -> str:
         import torch
