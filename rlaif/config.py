@@ -211,8 +211,14 @@ def validate(model: type[_Model], raw: dict[str, Any], where: str) -> _Model:
         raise ConfigError(f"{where}: {_first_fault(error, model)}") from None
 
 
+def telling_fault(error: ValidationError) -> Any:
+    """The fault to name: a misspelled key rather than the missing one that it causes."""
+    faults = error.errors()
+    return next((fault for fault in faults if fault["type"] == "extra_forbidden"), faults[0])
+
+
 def _first_fault(error: ValidationError, model: type[BaseModel]) -> str:
-    fault = error.errors()[0]
+    fault = telling_fault(error)
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
     key = ".".join(str(part) for part in fault["loc"]) or "top level"
     if fault["type"] == "extra_forbidden":

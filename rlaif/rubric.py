@@ -19,7 +19,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, PrivateAttr, StringConstraints, ValidationError, field_validator, model_validator
 
-from rlaif.config import Section, read_yaml, validate
+from rlaif.config import Section, read_yaml, telling_fault, validate
 from rlaif.errors import ConfigError
 from rlaif.paths import resolve, shipped
 from rlaif.records import Prompt, Response
@@ -278,7 +278,7 @@ def _read(kind: type[_Kind], path: Path) -> _Kind:
     try:
         standard = kind.model_validate(raw)
     except ValidationError as error:
-        line = line_of(lines, error.errors()[0]["loc"])
+        line = line_of(lines, telling_fault(error)["loc"])
         return validate(kind, raw, f"{path}:{line}")  # raises, in the words that every config fault uses
     standard._path = path
     return standard
