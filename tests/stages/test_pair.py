@@ -7,6 +7,7 @@ import pytest
 from rlaif.config import PairSection, Pipeline
 from rlaif.errors import ConfigError, DataError
 from rlaif.records import Judgment, Preference, Response, make_id
+from rlaif.stages.base import Context
 from rlaif.stages.pair import pair, run
 from rlaif.stages.selectors import Comparison
 from rlaif.store import RunFolder
@@ -291,7 +292,7 @@ def test_pointwise_judgments_are_refused_so_far():
 def stage(folder: RunFolder, judgments: list[Judgment], responses: dict[str, str], **section):
     folder.write("responses", [Response(id=i, prompt_id=p, text=i) for i, p in responses.items()])
     folder.write("judgments", judgments)
-    return run(Pipeline(run=str(folder.path), pair=PairSection(**section)), folder)
+    return run(Context(Pipeline(run=str(folder.path), pair=PairSection(**section)), folder))
 
 
 def test_the_stage_accounts_for_every_comparison(tmp_path):
