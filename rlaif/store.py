@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,6 +26,8 @@ from rlaif.records import SCHEMA_VERSION, Dropped, Reply, Request
 _VERSION_TAG = b"rlaif-key-1\x00"
 _T = TypeVar("_T", bound=msgspec.Struct)
 _FSYNC_EVERY_S = 1.0
+STAGES = ("prompts", "generate", "judge", "pair", "export", "train", "evaluate", "report")
+_ORDER = {stage: index for index, stage in enumerate(STAGES)}
 _LOCK_FD = "RLAIF_LOCK_FD"  # a stage's child process inherits its parent's lock through this descriptor
 
 # `role` only routes, so it is not in the key
@@ -102,13 +105,14 @@ class Journal:
         self._encode = msgspec.json.Encoder().encode
         self._decoder = msgspec.json.Decoder(Entry)
         self._synced = time.monotonic()
+        self._dirty = False
         self.damaged = 0  # complete rows that are not ours: skipped, so they would be paid for again
         self._writable = writable
         try:
             if writable:
                 path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND if writable else os.O_RDONLY, 0o644)
-            self._reader = os.fdopen(os.dup(self._fd), "rb")
+            self._reader = path.open("rb")  # not a dup: that would share its position with the writer
             self._end = self._load()
         except OSError as error:
             raise StoreError(f"{path}: cannot open the journal: {error.strerror}") from None
@@ -148,7 +152,12 @@ class Journal:
         if offset is None:
             return None
         self._reader.seek(offset)
-        entry = self._decoder.decode(self._reader.readline())
+        try:
+            entry = self._decoder.decode(self._reader.readline())
+        except msgspec.MsgspecError:  # its key could be read, but not the rest
+            self.damaged += 1
+            del self._offsets[bytes.fromhex(key)]
+            return None
         return msgspec.structs.replace(entry.reply, key=key)
 
     def put(self, key: str, content: str, role: str, reply: Reply) -> None:
@@ -164,9 +173,11 @@ class Journal:
             raise StoreError(f"{self.path}: cannot write to the journal: {error.strerror}") from None
         self._offsets[bytes.fromhex(key)] = self._end
         self._end += written
+        self._dirty = True
         now = time.monotonic()
         if now - self._synced > _FSYNC_EVERY_S:
             self._synced = now
+            self._dirty = False
             os.fsync(self._fd)
 
     def entries(self) -> Iterator[Entry]:
@@ -180,7 +191,7 @@ class Journal:
 
     def close(self) -> None:
         if self._fd >= 0:
-            if self._writable:
+            if self._dirty:
                 os.fsync(self._fd)
             self._reader.close()
             os.close(self._fd)
@@ -194,7 +205,7 @@ class Reasks:
         self.path = path
         self._keys: set[str] = set()
         if path.exists():
-            self._keys.update(path.read_text().split())
+            self._keys.update(path.read_text(encoding="utf-8").split())
 
     def __contains__(self, key: str) -> bool:
         return key in self._keys
@@ -203,11 +214,10 @@ class Reasks:
         return bool(self._keys)
 
     def add(self, keys: Iterable[str]) -> int:
-        new = sorted(set(keys) - self._keys)
+        new = set(keys) - self._keys
         if new:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("".join(f"{key}\n" for key in new))
-            self._keys.update(new)
+            self._keys |= new
+            write_whole(self.path, "".join(f"{key}\n" for key in sorted(self._keys)).encode())
         return len(new)
 
 
@@ -223,10 +233,14 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = _inherited_lock(self.path) or os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
+            inherited = _inherited_lock(self.path)
+            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644) if inherited is None else inherited
         except OSError as error:
             raise StoreError(f"{self.path}: cannot use this run folder: {error.strerror}") from None
-        _acquire(self._lock, self.path, self._wait_s)
+        _acquire(lock, self.path, self._wait_s)
+        self._lock = lock
+        if inherited is None:
+            _sweep(self.path)
         return self
 
     def __exit__(
@@ -279,11 +293,13 @@ class RunFolder:
         return io.write_table(self.table(name), rows)
 
     def drop(self, stage: str, rows: Iterable[Dropped]) -> int:
-        """Replace what `stage` dropped; the other stages' rows stay."""
+        """Replace what `stage` dropped; the other stages' rows stay. The order is that of the stages."""
         path = self.table("dropped")
         kept = [row for row in self.read("dropped", Dropped) if row.stage != stage] if path.exists() else []
         new = list(rows)
-        self.write("dropped", [*kept, *new])
+        together: list[Dropped] = [*kept, *new]
+        together.sort(key=lambda row: _ORDER.get(row.stage, len(_ORDER)))
+        self.write("dropped", together)
         return len(new)
 
     @property
@@ -295,8 +311,11 @@ class RunFolder:
             return {}
         except (OSError, ValueError) as error:
             raise StoreError(f"{path}: cannot read: {error}") from None
-        if loaded.get("schema_version", 1) > SCHEMA_VERSION:
-            raise StoreError(f"{path}: schema version {loaded['schema_version']} is newer than this rlaif reads")
+        version = loaded.get("schema_version", 1) if isinstance(loaded, dict) else None
+        if not isinstance(version, int):
+            raise StoreError(f"{path}: not a manifest of rlaif")
+        if version > SCHEMA_VERSION:
+            raise StoreError(f"{path}: schema version {version} is newer than this rlaif reads")
         return dict(loaded)
 
     def save_manifest(self, manifest: dict[str, Any]) -> None:
@@ -328,6 +347,15 @@ def _inherited_lock(path: Path) -> int | None:
     except (OSError, ValueError):
         return None
     return os.dup(int(value)) if (mine.st_dev, mine.st_ino) == (theirs.st_dev, theirs.st_ino) else None
+
+
+def _sweep(path: Path) -> None:
+    """Remove what killed runs were writing. We hold the lock, so nobody is writing it now."""
+    for left in [*path.glob(".*.tmp"), *path.glob("*/.*.tmp")]:
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _acquire(lock: int, path: Path, wait_s: float) -> None:
