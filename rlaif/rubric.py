@@ -224,8 +224,11 @@ def find_frame(frame: str, beside: Path | None) -> Path:
         candidate = resolve(frame, folder)
         if candidate.is_file():
             return candidate
-    known = sorted(path.name for folder in folders for path in folder.glob("[!_]*.jinja"))
-    raise ConfigError(f"{beside or 'frame'}: frame {frame!r} not found; {_hint(frame, known)}")
+    names = sorted({path.name for folder in folders for path in folder.glob("[!_]*.jinja")})
+    where = ""
+    if beside is not None and beside.is_file():
+        where = f"{beside}:{line_of(key_lines(beside), ['frame'])}: "
+    raise ConfigError(f"{where}frame: {frame!r} not found; {_hint(frame, names)}")
 
 
 def known(kind: type[Rubric] | type[Constitution]) -> dict[str, Path]:

@@ -104,8 +104,16 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         load_constitution("zzz")
     with pytest.raises(ConfigError, match="no rubric ''"):
         load_rubric("")
-    with pytest.raises(ConfigError, match=r"frame 'pairwize\.jinja' not found; did you mean 'pairwise\.jinja'\?"):
+    with pytest.raises(ConfigError, match=r"^frame: 'pairwize\.jinja' not found; did you mean 'pairwise\.jinja'\?"):
         find_frame("pairwize.jinja", None)
+
+
+def test_a_frame_that_is_not_there_is_named_with_its_line(tmp_path: Path) -> None:
+    rubric = load_rubric(written(tmp_path, RUBRIC + "frame: nope.jinja\n"))
+    with pytest.raises(ConfigError, match=r"mine\.yaml:13: frame: 'nope\.jinja' not found"):
+        find_frame(rubric.frame, rubric.path)
+    with pytest.raises(ConfigError, match=r"^frame: 'nope\.jinja' not found"):
+        find_frame("nope.jinja", tmp_path)
 
 
 def test_the_two_kinds_are_not_mixed_up(tmp_path: Path) -> None:
@@ -152,6 +160,7 @@ FAULTS = {
     "version_number": (RUBRIC.replace("version: 2", "version: 1.5"), 2, "a whole number or quoted text, got 1.5"),
     "scale_upside_down": (RUBRIC.replace("min: 1, max: 3", "min: 3, max: 1"), 9, "min must be below max"),
     "label_off_the_scale": (RUBRIC.replace("3: good", "4: good"), 9, "step 4 is outside 1–3"),
+    "lone_surrogate": (RUBRIC.replace("The second.", '"\\ud800"'), 11, "criteria.1.description"),
     "criterion_is_text": (RUBRIC.split("  - id: one")[0] + "  - be nice\n", 6, "criteria.0"),
     "no_principles": (CONSTITUTION.split("principles")[0] + "principles: []\n", 5, "principles"),
     "no_wording": (CONSTITUTION.replace("[Choose the safer code.]", "[]"), 10, "principles.1.texts"),

@@ -140,7 +140,7 @@ def test_check_names_file_line_and_key(rubric, folder: Path) -> None:
     (folder / "mine.yaml").write_text(BASE.replace("description: First.", "descripton: First."))
     assert "mine.yaml:8: criteria.0.descripton: unknown key" in fault(rubric("check", "mine.yaml"))
     (folder / "mine.yaml").write_text(BASE)
-    assert "frame 'mine.jinja' not found" in fault(rubric("check", "mine.yaml"))
+    assert "mine.yaml:5: frame: 'mine.jinja' not found" in fault(rubric("check", "mine.yaml"))
     assert "nope" in fault(rubric("check", "nope.yaml"))
 
 
