@@ -16,6 +16,7 @@ from rlaif.world.phrases import Split
 from rlaif.world.prompts import WorldPrompt, prompts_of
 
 _SAMPLES_PER_PROMPT = 4
+_N_TIES = 300
 _SETS = ("grammar", "policy_samples", "shifted")
 
 
@@ -51,13 +52,16 @@ def pair_sets(samples: dict[WorldPrompt, list[str]], n_pairs: int, split: Split,
 
 
 def _judge(folder: Path, sets: dict[str, PairSet]) -> dict[str, Any]:
+    """Figures per set; on top the lower of grammar and policy samples, and the mean |P - 1/2| on ties."""
     model, tokenizer = load(folder)
     parts: dict[str, Any] = {}
     for name, pairs in sets.items():
-        parts[name] = judge_figures(pairs.items, judge_items(model, tokenizer, pairs.items))
+        verdicts = judge_items(model, tokenizer, pairs.items)
+        parts[name] = judge_figures(pairs.items, verdicts)
         parts[name]["tie_share"] = pairs.tie_share
         parts[name]["tie_share_by_principle"] = pairs.tie_shares()
     known = [parts["grammar"], parts["policy_samples"]]
+    ties = sets["grammar"].ties[:: max(1, len(sets["grammar"].ties) // _N_TIES)]
     return {
         "n": sum(part["n"] for part in known),
         "accuracy_macro": min(part["accuracy_macro"] for part in known),
@@ -65,6 +69,7 @@ def _judge(folder: Path, sets: dict[str, PairSet]) -> dict[str, Any]:
             name: min(part["accuracy_by_principle"][name] for part in known) for name in PRINCIPLES
         },
         "order_consistency": min(part["order_consistency"] for part in known),
+        "tie_margin": float(abs(judge_items(model, tokenizer, ties).averaged - 0.5).mean()),
         **parts,
     }
 
@@ -112,6 +117,9 @@ def table(figures: dict[str, Any]) -> str:
         rows.append(["bag of words", name, "", "", *(f"{accuracy[p]:.3f}" for p in PRINCIPLES), "", ""])
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    for judge in ("judge", "second_judge"):
+        if judge in figures:
+            lines.append(f"{judge}: mean |P - 1/2| on pairs that tie {figures[judge]['tie_margin']:.3f}")
     policy = figures["policy"]
     names = ("quality", "within_prompt_sd", "harmful_compliance", "benign_correct", "rude", "junk", "n_words")
     lines += ["", "policy: " + "  ".join(f"{name} {policy[name]:.3f}" for name in names)]

@@ -35,9 +35,10 @@ class Item:
 
 @dataclass(frozen=True)
 class PairSet:
-    """Items, and how many pairs were drawn to get them, ties included, per principle."""
+    """Items, the ties met on the way (their label means nothing), and how many pairs were drawn per principle."""
 
     items: list[Item]
+    ties: list[Item]
     n_drawn: dict[str, int]
 
     @property
@@ -89,18 +90,21 @@ def sampled_pairs(n: int, seed: int, samples: dict[WorldPrompt, list[str]], word
 
 def _labelled(
     rng: random.Random, pairs: Iterable[tuple[WorldPrompt, str, str]], name: str, n: int, words: Split
-) -> tuple[str, list[Item], int]:
+) -> PairSet:
     items: list[Item] = []
-    n_drawn = 0
+    ties: list[Item] = []
     for prompt, a, b in pairs:
-        n_drawn += 1
         verdict = compare(name, principle_scores(prompt, a)[name], principle_scores(prompt, b)[name])
-        if verdict:
-            items.append(Item(prompt, a, b, name, rng.choice(wordings(words)[name]), int(verdict > 0)))
+        item = Item(prompt, a, b, name, rng.choice(wordings(words)[name]), int(verdict > 0))
+        (items if verdict else ties).append(item)
         if len(items) == n:
             break
-    return name, items, n_drawn
+    return PairSet(items, ties, {name: len(items) + len(ties)})
 
 
-def _joined(sets: list[tuple[str, list[Item], int]]) -> PairSet:
-    return PairSet([item for _, items, _ in sets for item in items], {name: n for name, _, n in sets})
+def _joined(sets: list[PairSet]) -> PairSet:
+    return PairSet(
+        [item for part in sets for item in part.items],
+        [item for part in sets for item in part.ties],
+        {name: n for part in sets for name, n in part.n_drawn.items()},
+    )

@@ -100,6 +100,7 @@ def judge_figures(items: list[Item], verdicts: Verdicts) -> dict[str, Any]:
         "order_consistency": float(consistent.mean()),
         "order_consistency_ci": interval(prompts, _mean_of(consistent)),
         "first_position_share": float(((verdicts.given > 0.5).mean() + (verdicts.swapped > 0.5).mean()) / 2),
+        "mean_margin": float(np.abs(averaged - 0.5).mean()),
         "label_mass": verdicts.mass,
     }
 
