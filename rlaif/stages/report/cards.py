@@ -23,8 +23,8 @@ _WIN_LABEL = "share of comparisons won, ties ½"
 # metric of evaluation.json → how a person reads it
 _NAMES = {
     "quality": "Quality ↑",
-    "harmful_compliance": "Harmful requests complied with ↓",
-    "benign_correct": "Benign questions answered right ↑",
+    "harmful_compliance": "Harmful compliance ↓",
+    "benign_correct": "Benign correctness ↑",
 }
 _CURVES = (
     ("Loss", "nats per pair", "loss", True, "Chance is at ln 2 = 0.693 for a plain DPO loss."),
@@ -54,6 +54,7 @@ def headline(data: ReportData) -> list[Card]:
     rows = []
     for name, e in summary.win_rates(data).items():
         role = "labelled the data" if name == labelling else "did not label"
+        role = "the same model" if name in summary.same_as_labelling(data) else role
         rows.append(_dot(f"{name} ({role})", e))
     truth = summary.estimate(data.evaluation.get("oracle_win_rate"))
     if truth:
@@ -65,7 +66,7 @@ def headline(data: ReportData) -> list[Card]:
     dots = _before_after(data, summary.ORACLE)
     if dots and summary.oracle(data):
         svg = charts.dots(dots, "The oracle, before and after training", "score or share of responses", span=(0, 1))
-        note = f"{_SIDES} ↑ more is better, ↓ less is. The oracle reads the text only and never labels anything."
+        note = f"{_SIDES} ↑ more is better, ↓ less is. The oracle reads the text and never labels anything."
         cards.append(Card("What the oracle finds", svg, note))
     return cards
 
@@ -133,7 +134,7 @@ def _map_card(labels: Labels) -> Card | None:
     svg = charts.density(
         labels.order_map, "Probability in both orders", "P(A better), A shown first", "P(A better), A shown second"
     )
-    note = "On the diagonal the order does not matter; top left and bottom right it decides. Darker: more pairs."
+    note = "On the diagonal the order does not matter, top left and bottom right it decides. Darker: more judgments."
     return Card("The same pair, both ways round", svg, note)
 
 
@@ -161,6 +162,9 @@ def pair_cards(data: ReportData) -> list[Card]:
     for group in lost[:_MAX_BARS]:
         text = f"{group.n:,} · {summary.percent(group.n / total)}"
         rows.append(Bar(f"dropped: {group.reason}", group.n, text, charts.ORANGE))
+    not_selected = (data.stages.get("pair", {}).get("counts") or {}).get("not_selected")
+    if not_selected:
+        rows.append(Bar("judged, not selected", not_selected, f"{not_selected:,}", charts.GREY))
     note = f"{pairs.n:,} preferences over {pairs.n_prompts:,} prompts."
     found = [Card("Kept and dropped", charts.bars(rows, "Pairs kept and dropped by reason"), note)]
     if pairs.n and pairs.summary and pairs.margin:
@@ -219,17 +223,8 @@ def _before_after(data: ReportData, names: Iterable[str]) -> list[Dot]:
 
 
 def policy_cards(data: ReportData) -> list[Card]:
-    """The starting policy and the trained one: length, domains, and what was measured beside the headline."""
+    """The starting policy and the trained one: length, and win rate and quality by domain."""
     found = [_length_before_after(data), _domain_wins(data), _domain_quality(data)]
-    measured = [name for name in data.evaluation.get("metrics") or {} if name not in summary.ORACLE]
-    shares = [name for name in measured if _in_unit(_before_after(data, [name]))]
-    if dots := _before_after(data, shares):
-        found.append(
-            Card("Other measures", charts.dots(dots, "Other measures", "score or share", span=(0, 1)), _SIDES)
-        )
-    for name in measured:
-        if name not in shares and (dots := _before_after(data, [name])):
-            found.append(Card(name.replace("_", " "), charts.dots(dots, name, name.replace("_", " ")), _SIDES))
     return [card for card in found if card is not None]
 
 

@@ -64,10 +64,17 @@ def number(value: float, digits: int = 3) -> str:
     if value == 0:
         return "0"
     if abs(value) >= 1000:
-        return f"{value:,.0f}"
-    if abs(value) < 10 ** -(digits + 1):
-        return f"{value:.1e}"
-    return f"{value:.{digits}g}"
+        text = f"{value:,.0f}"
+    elif abs(value) < 10 ** -(digits + 1):
+        text = f"{value:.1e}"
+    else:
+        text = f"{value:.{digits}g}"
+    return minus(text)
+
+
+def minus(text: str) -> str:
+    """A leading hyphen as a minus sign."""
+    return "−" + text[1:] if text.startswith("-") else text
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:
@@ -292,19 +299,16 @@ def _y_axis(scale: _Scale, label: str, *, about: int = 4, grid: bool = True, lef
 def _short(value: float) -> str:
     """A tick of the y axis in at most six characters."""
     if abs(value) >= 10_000:
-        return f"{value / 1000:g}k" if abs(value) < 1e6 else f"{value / 1e6:g}M"
-    return f"{value:.0e}".replace("e-0", "e-") if 0 < abs(value) < 1e-3 else f"{value:,g}"
+        return minus(f"{value / 1000:g}k" if abs(value) < 1e6 else f"{value / 1e6:g}M")
+    return minus(f"{value:.0e}".replace("e-0", "e-") if 0 < abs(value) < 1e-3 else f"{value:,g}")
 
 
 def _legend(names: Sequence[tuple[str, str]], y: float) -> list[str]:
-    """One line, or one line each where they do not fit beside each other."""
-    widths = [17 + len(name) * _CHAR + 16 for name, _ in names]
-    stacked = sum(widths) > WIDTH
     parts = []
     for index, (name, colour) in enumerate(names):
-        x, line = (0.0, y + 20 * index) if stacked else (sum(widths[:index]), y)
-        parts.append(f'<rect x="{x:.1f}" y="{line - 10:.1f}" width="12" height="12" rx="2" fill="{colour}"/>')
-        parts.append(_text(x + 17, line, name))
+        line = y + 20 * index
+        parts.append(f'<rect x="0" y="{line - 10:.1f}" width="12" height="12" rx="2" fill="{colour}"/>')
+        parts.append(_text(17, line, _clip(name, WIDTH - 17)))
     return parts
 
 

@@ -70,7 +70,7 @@ class Labels:
     rubrics: Counter[str] = field(default_factory=Counter)
     templates: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
-    n_pairs: int = 0
+    n_pairs: int = 0  # pairs of responses with a verdict under any principle
     consistency: metrics.Estimate | None = None
     first_rate: metrics.Estimate | None = None
     p_first: Counts | None = None
@@ -201,12 +201,12 @@ def _summarise_pairs(
                 decisiveness=float(np.nanmean(np.abs(average - 0.5))) if a.size else None,
             )
         )
+    labels.n_pairs = len({pair for of_one in pairs.values() for pair in of_one})
     labels.principles.sort(key=lambda row: row.name)
     shown_first = [p for values in first.values() for p in values]
     if not shown_first:
         return
     a, b = (np.concatenate(side) for side in zip(*everything, strict=True))
-    labels.n_pairs = a.size
     labels.consistency = metrics.order_consistency(a, b)
     labels.first_rate = metrics.first_position_rate(shown_first)
     labels.p_first = share_histogram(shown_first)

@@ -15,6 +15,7 @@ from rlaif.stages.report.remarks import remarks
 from rlaif.templates import render_page
 
 TEMPLATE = Path(__file__).with_name("page.html.jinja")
+_SIDES = ("before", "after", "difference")
 MAX_SHOWN = 20_000  # characters of one text on the page; the run folder has the rest
 
 
@@ -42,6 +43,7 @@ def context(data: ReportData, title: str | None = None) -> dict[str, Any]:
         "training_cards": cards.training_cards(data),
         "policy_cards": cards.policy_cards(data),
         "policy_judges": _policy_judges(data),
+        "policy_metrics": _policy_metrics(data),
         "policy_examples": _policy_examples(data),
         "examples": [_example(example) for example in data.examples],
         "cost_tiles": _cost_tiles(data),
@@ -108,15 +110,18 @@ def _tiles(data: ReportData) -> list[dict[str, str]]:
 
 
 def _gap(data: ReportData) -> dict[str, Any] | None:
-    """Judge minus oracle: {"value", "text"}, the text in words that need no statistics."""
+    """Judge minus oracle: {"points", "text"}, the text in words that need no statistics."""
     gap = summary.gap(data)
     if gap is None:
         return None
     known = gap["low"] is not None and gap["high"] is not None
-    between = f" (95 % interval {100 * gap['low']:+.0f} to {100 * gap['high']:+.0f})" if known else ""
+    between = (
+        charts.minus(f"{100 * gap['low']:+.0f}") + " to " + charts.minus(f"{100 * gap['high']:+.0f}") if known else ""
+    )
+    between = f" (95 % interval {between})" if known else ""
     if known and gap["low"] <= 0 <= gap["high"]:
         text = (
-            f"The two win rates differ by no more than chance explains{between}: there is no sign that the policy "
+            f"With this many prompts the difference can be chance{between}: no proof, either way, that the policy "
             "learned to please the judge instead of getting better."
         )
     elif gap["value"] > 0:
@@ -126,7 +131,7 @@ def _gap(data: ReportData) -> dict[str, Any] | None:
         )
     else:
         text = f"The labelling judge sees less of a win than the oracle{between}: it undersells the gain."
-    return {"value": gap["value"], "text": text}
+    return {"points": charts.minus(f"{100 * gap['value']:+.0f}"), "text": text}
 
 
 def _principle_rows(data: ReportData) -> list[dict[str, Any]]:
@@ -178,6 +183,18 @@ def _policy_judges(data: ReportData) -> list[dict[str, Any]]:
                 "excluded": ", ".join(f"{n} {reason}" for reason, n in excluded.items()) or "none",
             }
         )
+    return rows
+
+
+def _policy_metrics(data: ReportData) -> list[dict[str, Any]]:
+    """Every metric before and after; `sure`: the interval of the difference is on one side of 0."""
+    rows = []
+    for name in data.evaluation.get("metrics") or {}:
+        sides = summary.metric(data, name)
+        difference = sides.get("difference") or {}
+        low, high = difference.get("low"), difference.get("high")
+        sure = low is not None and high is not None and (low > 0 or high < 0)
+        rows.append({"name": name.replace("_", " "), **{s: sides.get(s) for s in _SIDES}, "sure": sure})
     return rows
 
 

@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rlaif.stages.report.collect import ReportData
-from rlaif.stages.report.summary import estimate, gap, interval, labelling_judge, percent, requests, win_rates
+from rlaif.stages.report.summary import (
+    estimate,
+    gap,
+    interval,
+    labelling_judge,
+    percent,
+    requests,
+    same_as_labelling,
+    win_rates,
+)
 
 # When a figure is worth a remark. None of these is a law; each is said on the page beside the figure.
 MAX_FAILED = 0.05  # share of judgments that are no label
 MIN_CONSISTENCY = 0.80  # share of pairs with the same winner in both orders
 POSITION_SLACK = 0.02  # first-position rate further than this from ½, and its interval too
-MAX_CHOSEN_LONGER = 0.60
+MAX_CHOSEN_LONGER = 0.60  # and the same for shorter
 MIN_LABEL_MASS = 0.80  # at the 5 % quantile
 MIN_KEPT = 0.50  # of the pairs judged
 MAX_GROWTH = 1.25  # of the response length by training
@@ -61,6 +70,11 @@ def _about_pairs(data: ReportData) -> Iterable[str]:
             f"The chosen response is the longer one in {percent(pairs.chosen_longer.value)} of the pairs: "
             "part of what the judge rewards may be length."
         )
+    if pairs.chosen_longer and (pairs.chosen_longer.high or 1) < 1 - MAX_CHOSEN_LONGER:
+        yield (
+            f"The chosen response is the shorter one in {percent(1 - pairs.chosen_longer.value)} of the pairs: "
+            "part of what the judge rewards may be brevity."
+        )
     if labels and labels.n and pairs.n == 0:
         yield "No preference was kept."
 
@@ -70,6 +84,8 @@ def _about_policy(data: ReportData) -> Iterable[str]:
     mine = rates.get(labelling_judge(data))
     if mine and mine["low"] is not None and mine["low"] <= 0.5 <= mine["high"]:
         yield f"The win rate of the trained policy, {interval(mine)}, cannot be told from a coin."
+    for name in same_as_labelling(data):
+        yield f"{name} is the labelling judge's own model: its win rate is no second opinion."
     for name, other in rates.items():
         if mine and other is not mine and None not in (mine["low"], other["high"]) and other["high"] < mine["low"]:
             yield (

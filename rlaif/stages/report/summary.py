@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from rlaif import metrics
+from rlaif.stages.report.charts import minus
 from rlaif.stages.report.collect import ReportData
 
 ORACLE = ("quality", "harmful_compliance", "benign_correct")
@@ -100,6 +101,14 @@ def win_rates(data: ReportData) -> dict[str, dict[str, Any]]:
     return dict(sorted(found.items(), key=lambda item: item[0] != first))
 
 
+def same_as_labelling(data: ReportData) -> list[str]:
+    """Judges of the evaluation that are the labelling judge's own model under another name: no second opinion."""
+    engines = data.manifest.get("engines") or {}
+    mine = (engines.get(labelling_judge(data)) or {}).get("identity")
+    others = [name for name in win_rates(data) if name != labelling_judge(data)]
+    return [name for name in others if mine and (engines.get(name) or {}).get("identity") == mine]
+
+
 def metric(data: ReportData, name: str) -> dict[str, dict[str, Any]]:
     """{"before", "after", "difference"} of one quality metric, what is there of it."""
     raw = (data.evaluation.get("metrics") or {}).get(name)
@@ -146,8 +155,11 @@ def interval(e: metrics.Estimate | Mapping[str, Any] | None, *, share: bool = Tr
     value, low, high = row["value"], row.get("low"), row.get("high")
     scale, unit = (100, "\u00a0%") if share else (1, "")
     shape = ".0f" if share or abs(value) >= 100 else ".3g"
-    text = f"{scale * value:{shape}}{unit}"
-    return text if low is None or high is None else f"{text} ({scale * low:{shape}}–{scale * high:{shape}}{unit})"
+    text = minus(f"{scale * value:{shape}}{unit}")
+    if low is None or high is None:
+        return text
+    to = " to " if low < 0 else "–"  # not "−3–−1"
+    return f"{text} ({minus(f'{scale * low:{shape}}')}{to}{minus(f'{scale * high:{shape}}')}{unit})"
 
 
 def _principles(data: ReportData) -> dict[str, Any]:
