@@ -153,6 +153,7 @@ def _child_command(commands: Any) -> None:
     child.add_argument("run")
     child.add_argument("--fingerprint", required=True)
     child.add_argument("--quiet", action="store_true")
+    child.add_argument("--until", metavar="ROLE")
     child.set_defaults(func=_child)
 
 
@@ -208,7 +209,9 @@ def _child(arguments: argparse.Namespace) -> int:
 
     with RunFolder(arguments.run) as folder:
         config = pipeline.load_manifest_config(folder)
-        pipeline.run_stage_here(config, folder, arguments.stage, arguments.fingerprint, quiet=arguments.quiet)
+        pipeline.run_stage_here(
+            config, folder, arguments.stage, arguments.fingerprint, quiet=arguments.quiet, until=arguments.until
+        )
     return 0
 
 

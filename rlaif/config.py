@@ -159,6 +159,13 @@ class Pipeline(Section):
     report: ReportSection | None = None
     budget: Budget = Budget()
 
+    @property
+    def starting_policy(self) -> str | None:
+        """The engine key of the policy before training."""
+        if self.evaluate and self.evaluate.before:
+            return self.evaluate.before
+        return self.generate.samplers[0].engine if self.generate else None
+
     @model_validator(mode="after")
     def _engines_exist(self) -> Pipeline:
         used: list[tuple[str, str]] = []

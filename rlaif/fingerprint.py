@@ -48,17 +48,24 @@ def _sections(config: Pipeline, stage: str) -> list[Any]:
 
 
 def roles_of(config: Pipeline, stage: str) -> list[str]:
+    """The engines that a stage asks, in the order in which it asks them."""
     if stage == "generate" and config.generate:
         return sorted({sampler.engine for sampler in config.generate.samplers})
     if stage == "judge" and config.judge:
         return [config.judge.engine]
     if stage == "evaluate" and config.evaluate:
-        section = config.evaluate
-        before = section.before or (config.generate.samplers[0].engine if config.generate else None)
-        judges = section.judges or ([config.judge.engine] if config.judge else [])
-        after = [section.after]
-        return sorted({*judges, *([before] if before else []), *after})
+        before = [config.starting_policy] if config.starting_policy else []
+        judges = config.evaluate.judges or ([config.judge.engine] if config.judge else [])
+        return list(dict.fromkeys([*before, config.evaluate.after, *judges]))
     return []
+
+
+def engine_name(config: Pipeline, role: str) -> str:
+    """Which kind of engine serves the role; a trained policy is served as the one it started from."""
+    if role in config.engines:
+        return config.engines[role].engine
+    start = config.starting_policy
+    return config.engines[start].engine if start in config.engines else ""
 
 
 def _inputs(stage: str) -> list[str]:

@@ -14,15 +14,14 @@ from typing import Any
 
 import rlaif
 from rlaif.config import Pipeline
-from rlaif.engines.base import IN_PROCESS
+from rlaif.engines.base import IN_PROCESS, NEVER_SHRINKS
 from rlaif.errors import ConfigError, StoreError
-from rlaif.fingerprint import fingerprint, outputs_of, roles_of
+from rlaif.fingerprint import engine_name, fingerprint, outputs_of, roles_of
 from rlaif.progress import Stats
 from rlaif.records import SCHEMA_VERSION, Judgment
-from rlaif.stages.base import Context
-from rlaif.store import RunFolder
+from rlaif.stages.base import Context, Enough
+from rlaif.store import STAGES, RunFolder
 
-STAGES = ("prompts", "generate", "judge", "pair", "export", "train", "evaluate", "report")
 Say = Callable[[str], None]
 
 
@@ -83,14 +82,21 @@ def run(
         return manifest
 
 
-def run_stage_here(config: Pipeline, folder: RunFolder, stage: str, mark: str, *, quiet: bool) -> None:
-    """Run one stage in this process and write its entry of the manifest. This is what a child process calls."""
-    context = Context(config, folder, quiet=quiet)
+def run_stage_here(
+    config: Pipeline, folder: RunFolder, stage: str, mark: str, *, quiet: bool, until: str | None = None
+) -> None:
+    """Run one stage in this process and write its entry of the manifest. This is what a child process calls.
+
+    `until`: only until this role has answered everything; the stage is then "partial" and to be run again.
+    """
+    context = Context(config, folder, quiet=quiet, until=until)
     started, clock = time.time(), time.monotonic()
     status, counts = "stopped", {}
     try:
         counts = _function(stage)(context)
         status = "finished"
+    except Enough:
+        status = "partial"
     finally:
         manifest = folder.manifest
         entry = {
@@ -112,18 +118,26 @@ def _run_child(config: Pipeline, folder: RunFolder, stage: str, mark: str, *, qu
     folder.release_journal()
     descriptor, environment = folder.lock_for_child()
     arguments = ["_stage", stage, config.run, "--fingerprint", mark] + (["--quiet"] if quiet else [])
-    code = run_child(arguments, env=environment, pass_fds=(descriptor,))
-    if code:
-        raise ChildFailed(code)
+    for until in [*_one_process_each(config, stage), None]:
+        only = ["--until", until] if until else []
+        code = run_child([*arguments, *only], env=environment, pass_fds=(descriptor,))
+        if code:
+            raise ChildFailed(code)
+
+
+def _one_process_each(config: Pipeline, stage: str) -> list[str]:
+    """Roles that get a process of their own before the stage's last one, which then finds their replies recorded."""
+    specs = {role: engine_name(config, role) for role in roles_of(config, stage)}
+    if sum(name in IN_PROCESS for name in specs.values()) < 2:
+        return []
+    return [role for role, name in specs.items() if name in NEVER_SHRINKS]
 
 
 def loads_a_model(config: Pipeline, stage: str) -> bool:
     """Whether the stage needs a process of its own."""
     if stage == "train":
         return True
-    return any(
-        config.engines[role].engine in IN_PROCESS for role in roles_of(config, stage) if role in config.engines
-    )
+    return any(engine_name(config, role) in IN_PROCESS for role in roles_of(config, stage))
 
 
 def _function(stage: str) -> Callable[[Context], dict[str, Any]]:
@@ -177,7 +191,8 @@ def _add(
     manifest: dict[str, Any], stage: str, entry: dict[str, Any], engines: Mapping[str, Any], folder: RunFolder
 ) -> None:
     """Put a stage's entry in, and add what it did to the totals."""
-    manifest["stages"][stage] = entry
+    earlier = manifest["stages"].get(stage, {})
+    manifest["stages"][stage] = _joined(earlier, entry) if earlier.get("status") == "partial" else entry
     for role, engine in engines.items():
         manifest["engines"][role] = {"identity": engine.identity, "model": engine.model}
     last = manifest["last_run"]
@@ -188,6 +203,16 @@ def _add(
     manifest["requests"] = {
         "sent": len(folder.journal), "failed": failed, "from_journal": last["from_journal"],
     }  # fmt: skip
+
+
+def _joined(partial: Mapping[str, Any], entry: dict[str, Any]) -> dict[str, Any]:
+    """One entry for a stage that ran in several processes."""
+    sums = {
+        name: {key: partial[name][key] + value for key, value in entry[name].items()}
+        for name in ("requests", "tokens")
+    }
+    seconds, cost = partial["seconds"] + entry["seconds"], partial["cost"] + entry["cost"]
+    return {**entry, **sums, "started": partial["started"], "seconds": round(seconds, 3), "cost": round(cost, 6)}
 
 
 def _summary(stage: str, entry: Mapping[str, Any]) -> str:

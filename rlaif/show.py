@@ -53,7 +53,7 @@ def _summary(folder: RunFolder, prompts: list[Prompt]) -> str:
 def _find(folder: RunFolder, prompts: list[Prompt], wanted: str) -> Prompt:
     owners = {prompt.id for prompt in prompts if prompt.id.startswith(wanted)}
     if wanted not in owners:
-        records = itertools.chain(
+        records: Iterator[Response | Judgment | Preference] = itertools.chain(
             _rows(folder, "responses", Response),
             _rows(folder, "judgments", Judgment),
             _rows(folder, "preferences", Preference),

@@ -314,7 +314,9 @@ def _place(traceback: TracebackType | None, path: Path) -> str:
 
 def render_page(path: Path, context: Mapping[str, Any]) -> str:
     """An HTML page of rlaif's own, such as the report: here every value is escaped. Errors: TemplateError."""
-    env = ImmutableSandboxedEnvironment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=True)
+    env = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=True
+    )
     try:
         return env.from_string(path.read_text(encoding="utf-8")).render(context)
     except (OSError, UnicodeDecodeError, _JinjaError) as error:

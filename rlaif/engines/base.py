@@ -21,6 +21,7 @@ BUILT_IN = {
     "scripted": "rlaif.engines.scripted:ScriptedEngine",
 }
 IN_PROCESS = {"transformers", "vllm"}  # they load a model: their stage gets a process of its own
+NEVER_SHRINKS = {"vllm"}  # in process, and gives its memory back only when the process ends
 ENTRY_POINT_GROUP = "rlaif.engines"
 
 

@@ -22,13 +22,18 @@ from rlaif.store import RunFolder
 _T = TypeVar("_T")
 
 
-class Context:
-    """One stage's view of its run."""
+class Enough(Exception):
+    """A process that was to serve one role only has served it; the replies are in the journal."""
 
-    def __init__(self, config: Pipeline, folder: RunFolder, *, quiet: bool = False) -> None:
+
+class Context:
+    """One stage's view of its run. `until`: stop (raise Enough) once this role has answered everything."""
+
+    def __init__(self, config: Pipeline, folder: RunFolder, *, quiet: bool = False, until: str | None = None) -> None:
         self.config = config
         self.folder = folder
         self.quiet = quiet
+        self.until = until
         self.stats: dict[str, Stats] = {}
         self._engines: dict[str, engines.Engine] = {}
 
@@ -49,18 +54,17 @@ class Context:
 
     @property
     def starting_policy(self) -> str:
-        """The engine key of the policy before training."""
-        if self.config.evaluate and self.config.evaluate.before:
-            return self.config.evaluate.before
-        if self.config.generate:
-            return self.config.generate.samplers[0].engine
-        raise ConfigError("evaluate.before: name the starting policy's engine (there is no generate section)")
+        """The engine key of the policy before training. Errors: ConfigError where the config names none."""
+        if self.config.starting_policy is None:
+            raise ConfigError("evaluate.before: name the starting policy's engine (there is no generate section)")
+        return self.config.starting_policy
 
     def drive(self, label: str, roles: Iterable[str], jobs: Iterable[Job[_T]], total: int | None) -> Iterator[_T]:
         """Results of `jobs` in order; what the engines did is added to `stats`."""
         spent = Stats()
         for stats in self.stats.values():
             spent.add(stats)
+        roles = set(roles)
         driver = Driver(
             {role: self.engine(role) for role in roles},
             self.folder.journal,
@@ -74,6 +78,8 @@ class Context:
         finally:
             for role, stats in driver.stats_by_role().items():
                 self.stats.setdefault(role, Stats()).add(stats)
+        if self.until in roles:
+            raise Enough
 
     @cached_property
     def _prices(self) -> Mapping[str, Price]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from rlaif.config import Sampler
 from rlaif.driver import Job
+from rlaif.engines.base import IN_PROCESS
 from rlaif.records import Dropped, Message, Prompt, Reply, Request, Response, make_id
 from rlaif.stages.base import Context, count_reasons
 
@@ -23,8 +25,10 @@ def run(context: Context) -> dict[str, Any]:
     assert section is not None
     prompts = list(context.folder.read("prompts", Prompt))
     dropped: list[Dropped] = []
-    jobs = (candidates_job(prompt, section.samplers) for prompt in prompts)
     roles = sorted({sampler.engine for sampler in section.samplers})
+    if len(roles) > 1:
+        _one_model_at_a_time(context, prompts, section.samplers, roles)
+    jobs = (candidates_job(prompt, section.samplers) for prompt in prompts)
 
     def responses() -> Iterator[Response]:
         for candidates in context.drive("generate", roles, jobs, len(prompts)):
@@ -34,6 +38,15 @@ def run(context: Context) -> dict[str, Any]:
     n_responses = context.folder.write("responses", responses())
     context.folder.drop("generate", dropped)
     return {"prompts": len(prompts), "responses": n_responses, "dropped": count_reasons(dropped)}
+
+
+def _one_model_at_a_time(context: Context, prompts: list[Prompt], samplers: list[Sampler], roles: list[str]) -> None:
+    """Two models in this process may not fit together: each fills the journal alone, what follows is replay."""
+    for role in roles:
+        if context.engine_spec(role).engine in IN_PROCESS:
+            mine = [sampler for sampler in samplers if sampler.engine == role]
+            jobs = (candidates_job(prompt, mine) for prompt in prompts)
+            deque(context.drive(f"generate ({role})", [role], jobs, len(prompts)), maxlen=0)
 
 
 def candidates_job(prompt: Prompt, samplers: list[Sampler], stage: str = "generate") -> Job[Candidates]:
