@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlaif.errors import ConfigError, TemplateError
@@ -65,9 +66,13 @@ def look_at(standard: Rubric | Constitution, prompt: Prompt, principle_id: str |
     return Look(None, found[0], found[0].wording(random.Random(0)))
 
 
-def check_frame(standard: Rubric | Constitution) -> Frame:
-    """Render everything on a sample row. Errors: ConfigError, TemplateError for the first fault."""
-    frame = load_frame(find_frame(standard.frame, standard.path))
+def frame_of(standard: Rubric | Constitution, name: str | None = None) -> Frame:
+    """The frame `name`, from the working folder or shipped, else the one that the standard names."""
+    return load_frame(find_frame(name, Path()) if name else find_frame(standard.frame, standard.path))
+
+
+def check_frame(standard: Rubric | Constitution, frame: Frame) -> None:
+    """Render everything on a sample row. Errors: TemplateError for the first fault."""
     for look in looks(standard):
         messages = look.messages(frame, SAMPLE_PROMPT, SAMPLE_RESPONSES, Choice())
         text = "\n".join(str(message["content"]) for message in messages)
@@ -77,7 +82,6 @@ def check_frame(standard: Rubric | Constitution) -> Frame:
         if _CANARY in text:
             field = text.split(_CANARY, 1)[1].split(maxsplit=1)[0]
             raise TemplateError(f"{frame.path}: the {field} is not fenced; write {{{{ … | fence }}}}")
-    return frame
 
 
 def _must_show(look: Look) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from rlaif.rubric import Constitution, Rubric, find_frame, known, load_standard
 if TYPE_CHECKING:
     from rlaif.engines.local import ChatFormat
     from rlaif.records import Dropped, Message, Prompt, Response
+    from rlaif.templates import Frame
 
 _WIDTH = 100
 _TEXT_AFTER = "  "
@@ -36,6 +37,7 @@ def add_parser(subparsers: Any) -> None:
 
     command = commands.add_parser("check", help="say the first thing that is wrong with a file, or that nothing is")
     command.add_argument("name", metavar="FILE", help="a file or a shipped name")
+    _frame_flag(command)
     _model_flag(command, "also test that its verdict labels and scale steps are single tokens for this model")
     command.set_defaults(func=_check)
 
@@ -48,8 +50,13 @@ def add_parser(subparsers: Any) -> None:
     )
     command.add_argument("--principle", metavar="ID", help="of a constitution; default: the first that applies")
     command.add_argument("--read", choices=["logprobs", "text"], default="logprobs", help="how the verdict is read")
+    _frame_flag(command)
     _model_flag(command, "also count the tokens for this model")
     command.set_defaults(func=_preview)
+
+
+def _frame_flag(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--frame", metavar="F", help="another frame than the one that the file names")
 
 
 def _model_flag(command: argparse.ArgumentParser, text: str) -> None:
@@ -143,25 +150,24 @@ def _new(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from rlaif.rubric_check import check_frame
+    from rlaif.rubric_check import check_frame, frame_of
 
     standard = load_standard(arguments.name)
-    frame = check_frame(standard)
+    frame = frame_of(standard, arguments.frame)
+    check_frame(standard, frame)
     parts = standard.criteria if isinstance(standard, Rubric) else standard.principles
     what = "criteria" if isinstance(standard, Rubric) else "principles"
     print(f"{standard.path}: {type(standard).__name__.lower()} {standard.ref}, {len(parts)} {what}")
     print(f"{frame.path}: compiles, and shows all of it")
-    return _check_model(standard, arguments.model) if arguments.model else 0
+    return _check_model(standard, frame, arguments.model) if arguments.model else 0
 
 
-def _check_model(standard: Rubric | Constitution, model: str) -> int:
+def _check_model(standard: Rubric | Constitution, frame: Frame, model: str) -> int:
     """One line per label, and exit code 2 where log-probs could not be read."""
     from rlaif.judges.verdicts import Choice
     from rlaif.rubric_check import SAMPLE_PROMPT, SAMPLE_RESPONSES, check_labels, looks, scale_steps
-    from rlaif.templates import load_frame
 
     chat = _chat_format(model)
-    frame = load_frame(find_frame(standard.frame, standard.path))
     messages = next(looks(standard)).messages(frame, SAMPLE_PROMPT, SAMPLE_RESPONSES, Choice())
     menus = {("A", "B", "C"): ["verdicts"], **scale_steps(standard)}
     faults = 0
@@ -184,11 +190,10 @@ def _chat_format(model: str) -> ChatFormat:
 
 def _preview(arguments: argparse.Namespace) -> int:
     from rlaif.judges.verdicts import Choice
-    from rlaif.rubric_check import look_at
-    from rlaif.templates import load_frame
+    from rlaif.rubric_check import frame_of, look_at
 
     standard = load_standard(arguments.name)
-    frame = load_frame(find_frame(standard.frame, standard.path))
+    frame = frame_of(standard, arguments.frame)
     prompt, responses = _row_of(arguments.data, arguments.row, _columns(arguments.columns))
     look = look_at(standard, prompt, arguments.principle)
     messages = look.messages(frame, prompt, responses[:2], Choice(read=arguments.read))

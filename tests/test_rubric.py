@@ -22,7 +22,7 @@ from rlaif.rubric import (
     load_standard,
     pairwise_context,
 )
-from rlaif.rubric_check import check_frame, looks
+from rlaif.rubric_check import check_frame, frame_of, looks
 
 ROOT = Path(__file__).parent.parent
 RUBRIC = """\
@@ -267,7 +267,7 @@ SHIPPED = {**known(Rubric), **known(Constitution)}
 def test_what_ships_loads_renders_and_is_called_as_its_file(name: str) -> None:
     standard = load_standard(name)
     assert standard.id == name
-    check_frame(standard)
+    check_frame(standard, frame_of(standard))
     assert len(list(looks(standard))) >= 1
 
 

@@ -129,6 +129,13 @@ def test_check_takes_a_frame_beside_the_rubric(rubric, folder: Path) -> None:
     assert ran.code == 0 and "mine.jinja: compiles" in ran.out
 
 
+def test_check_takes_another_frame(rubric, folder: Path) -> None:
+    (folder / "other.jinja").write_text(GOOD)
+    assert "other.jinja: compiles" in rubric("check", "honesty", "--frame", "other.jinja").out
+    assert "critique" in fault(rubric("check", "honesty", "--frame", "revision.jinja"))
+    assert "not found" in fault(rubric("check", "honesty", "--frame", "nope.jinja"))
+
+
 @pytest.mark.parametrize(("frame", "message"), BAD_FRAMES.values(), ids=BAD_FRAMES.keys())
 def test_check_finds_what_is_wrong_with_a_frame(rubric, folder: Path, frame: str, message: str) -> None:
     (folder / "mine.yaml").write_text(BASE)
@@ -223,3 +230,44 @@ def test_preview_of_a_row_that_is_not_there(rubric, folder: Path) -> None:
     )
     assert "count from 1" in fault(rubric("preview", "honesty", "--data", "rows.jsonl", "--row", "0"))
     fault(rubric("preview", "honesty", "--data", "nope.jsonl"))
+
+
+def letter_tokenizer(*merged: str) -> object:
+    """One token per character of a prompt, except the given pairs, which are one token together."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import BPE
+    from transformers import PreTrainedTokenizerFast
+
+    letters = [chr(i) for i in range(32, 127)] + ["\n", "`", "–", "—", "…", "\u200b"]
+    vocab = {token: i for i, token in enumerate(dict.fromkeys([*letters, "<unk>", *merged]))}
+    model = BPE(vocab, [(pair[0], pair[1]) for pair in merged], unk_token="<unk>")
+    template = (
+        "{% for m in messages %}{{ m.content }}\n{% endfor %}{% if add_generation_prompt %}Answer:\n{% endif %}"
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model), unk_token="<unk>", chat_template=template)
+
+
+# Real tokenizers, each with one of the traps; transformers takes seconds to import.
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("merged", "labels", "faults"),
+    [
+        ([], ["A", "B"], [None, None]),
+        ([], ["1", "10"], [None, "same token as '1'"]),
+        (["10"], ["1", "10"], [None, None]),
+        ([], ["10", "1"], ["takes 2 tokens", "same token as '10'"]),
+        ([], ["A", "BB"], [None, "takes 2 tokens: ['B', 'B']"]),
+        (["\nB"], ["A", "B"], [None, "merges with the end of the prompt"]),
+    ],
+    ids=["letters", "ten_swallowed", "ten_is_a_token", "ten_first", "two_tokens", "merges"],
+)
+def test_label_traps(merged: list[str], labels: list[str], faults: list[str | None]) -> None:
+    from rlaif.engines.local import ChatFormat
+    from rlaif.rubric_check import check_labels
+
+    chat = ChatFormat(letter_tokenizer(*merged), "test")
+    checks = check_labels(chat, [{"role": "user", "content": "Which?"}], labels)
+    assert [check.label for check in checks] == labels
+    for check, expected in zip(checks, faults, strict=True):
+        assert (expected or "") in (check.fault or "")
+        assert (check.fault is None) == (expected is None)
