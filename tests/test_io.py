@@ -154,6 +154,7 @@ BROKEN = {
     "not-utf-8-jsonl": ("x.jsonl", b'{"prompt": "a"}\n{"prompt": "caf\xe9"}\n', r"x\.jsonl:2: not UTF-8 \(byte 0xe9"),
     "not-utf-8-csv": ("x.csv", b"prompt\na\ncaf\xe9\n", r"x\.csv:3: not UTF-8 \(byte 0xe9 at byte 4\)"),
     "csv-row-too-long": ("x.csv", b"prompt,id\na,1\nb,2,3\n", r"x\.csv:3: 3 cells under a header of 2"),
+    "csv-same-header-twice": ("x.csv", b"prompt,id,prompt\na,1,b\n", r"x\.csv:1: two columns are called 'prompt'"),
     "csv-open-quote": ("x.csv", b'prompt\n"a\nb\n', r"x\.csv:3: not CSV"),
     "not-parquet": ("x.parquet", b"prompt,id\na,1\n", r"x\.parquet: not Parquet"),
     "gzip-cut-off": ("x.jsonl.gz", gzip.compress(b'{"prompt": "a"}\n' * 99)[:-20], r"x\.jsonl\.gz: cannot read"),
@@ -488,6 +489,20 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
         (tmp_path / "closed").mkdir(mode=0o500)
         with pytest.raises(StoreError, match="cannot write: Permission denied"):
             io.write_jsonl(tmp_path / "closed" / "t.jsonl", [{"a": 1}])
+
+
+def test_what_a_killed_run_left_is_written_over(tmp_path):
+    (tmp_path / ".t.jsonl.tmp").write_text("half a ro")
+    (tmp_path / ".dataset.tmp").mkdir()
+    (tmp_path / ".dataset.tmp" / "half").touch()
+    io.write_jsonl(tmp_path / "t.jsonl", [{"a": 1}])
+    with io.replacing_folder(tmp_path / "dataset") as temporary:
+        (temporary / "whole").touch()
+    assert sorted(str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*")) == [
+        "dataset",
+        "dataset/whole",
+        "t.jsonl",
+    ]
 
 
 def test_a_folder_is_replaced_whole(tmp_path):

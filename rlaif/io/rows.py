@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -149,6 +150,9 @@ def _csv_file(path: Path) -> Iterator[Located]:
         header = next(reader, None)
         if header is None:
             return
+        twice = next((name for name in header if header.count(name) > 1), None)
+        if twice is not None:
+            raise DataError(f"{path}:1: two columns are called {twice!r}")
         for cells in reader:
             where = f"{path}:{reader.line_num}"
             if not cells:
@@ -171,7 +175,7 @@ def _parquet_file(path: Path) -> Iterator[Located]:
                 for row in batch.to_pylist():
                     number += 1
                     yield f"{path} row {number}", row
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise DataError(f"{path}: not Parquet: {' '.join(str(error).split())}") from None
     except UnicodeDecodeError:
         raise DataError(f"{path}: a text after row {number} is not UTF-8") from None
@@ -188,6 +192,7 @@ _FORMATS: dict[str, Callable[[Path], Iterator[Located]]] = {
 
 def _hugging_face(source: Source, folder: Path | None) -> Iterator[Located]:
     """A folder saved by `save_to_disk`, a folder of data files, or a hub id."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when the library is imported
     try:
         import datasets
     except ImportError:

@@ -29,7 +29,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Errors: StoreError, one line, when the disk or the folder does not allow it; nothing half written is left.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")  # one name: what a killed run left is written over
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -49,8 +49,9 @@ def replacing_folder(path: str | Path) -> Iterator[Path]:
     Between the removal of the old folder and the renaming there is a moment with neither. Errors: StoreError.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
+        shutil.rmtree(temporary, ignore_errors=True)  # what a killed run left
         temporary.mkdir(parents=True)
         yield temporary
         if path.is_dir():
@@ -97,7 +98,7 @@ def write_parquet(path: str | Path, rows: Iterable[Mapping[str, Any]], schema: A
                     writer.write_table(pa.Table.from_pylist(group, schema=schema))
                     n += len(group)
                     group = list(islice(rows, _ROWS_PER_GROUP))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, UnicodeEncodeError) as error:
+        except (pa.ArrowException, UnicodeEncodeError) as error:
             where = f"rows {n + 1} to {n + len(group)}"
             raise StoreError(f"{path}: {where} do not fit the columns: {' '.join(str(error).split())}") from None
     return n
