@@ -47,21 +47,23 @@ TEMPLATE = (
 WORDS = ["the", "of", "and", "to", "in", "that", "was", "river", "stone", "answer", "which", "one", "you", "were"]
 
 
-def comparisons(n: int) -> Iterator[tuple[str, str, str]]:
-    """n × (question, response, response), the same every time."""
+Comparison = tuple[str, str, str]  # question, response, response
+
+
+def comparisons(n: int) -> list[Comparison]:
+    """The same every time."""
     rng = random.Random(7)
 
     def text(n_words: int) -> str:
         return " ".join(rng.choices(WORDS, k=n_words))
 
-    for index in range(n):
-        yield f"{index} {text(80)}", text(80), text(80)
+    return [(f"{index} {text(80)}", text(80), text(80)) for index in range(n)]
 
 
-# ---------------------------------------------------------------- clients: each judges n times, journals, returns
+# ---------------------------------------------------------------- clients: each judges every item in both orders
 
 
-def run_raw(url: str, n: int, journal: Path) -> int:
+def run_raw(url: str, items: list[Comparison], journal: Path) -> int:
     """The floor: render, post, decode, append."""
     import aiohttp
     import jinja2
@@ -89,13 +91,13 @@ def run_raw(url: str, n: int, journal: Path) -> int:
                     file.write(msgspec.json.encode(row) + b"\n")
                     done += 1
 
-                await _pool(_prompts(render, n), judge)
+                await _pool(_prompts(render, items), judge)
 
     _uvloop_run(main())
     return done
 
 
-def run_engine(url: str, n: int, journal: Path) -> int:
+def run_engine(url: str, items: list[Comparison], journal: Path) -> int:
     """The openai engine alone, in the same pool, without judge, driver and journal."""
     import jinja2
 
@@ -117,15 +119,15 @@ def run_engine(url: str, n: int, journal: Path) -> int:
 
     async def main() -> None:
         await engine.start()
-        await _pool(_prompts(render, n), judge)
+        await _pool(_prompts(render, items), judge)
         await engine.close()
 
     _uvloop_run(main())
     return done
 
 
-def run_rlaif(url: str, n: int, journal: Path) -> int:
-    """The whole road, both orders of n / 2 pairs."""
+def run_rlaif(url: str, items: list[Comparison], journal: Path) -> int:
+    """The whole road."""
     from rlaif.config import Budget
     from rlaif.driver import Driver
     from rlaif.engines.openai import OpenAIEngine
@@ -151,14 +153,14 @@ def run_rlaif(url: str, n: int, journal: Path) -> int:
     engine = OpenAIEngine("stub", url, concurrency=CONCURRENCY)
     store = Journal(journal)
     driver = Driver({"judge": engine}, store, budget=Budget(concurrency=CONCURRENCY))
-    jobs = (judge(task(i, question, texts)) for i, (question, *texts) in enumerate(comparisons(n // 2)))
+    jobs = (judge(task(i, question, texts)) for i, (question, *texts) in enumerate(items))
     done = sum(judgment.status == "ok" for judgments in driver.run(jobs) for judgment in judgments)
     store.close()
     return done
 
 
-def _prompts(render: Callable[..., str], n: int) -> Iterator[str]:
-    for question, a, b in comparisons(n // 2):
+def _prompts(render: Callable[..., str], items: list[Comparison]) -> Iterator[str]:
+    for question, a, b in items:
         yield render(question=question, a=a, b=b)
         yield render(question=question, a=b, b=a)
 
@@ -189,10 +191,11 @@ def measure(client: str, url: str, n: int) -> dict[str, float]:
     import rlaif.engines.openai
     import rlaif.judges  # noqa: F401
 
+    items = comparisons(n // 2)
     run = {"raw": run_raw, "engine": run_engine, "rlaif": run_rlaif}[client]
     with tempfile.TemporaryDirectory() as folder:
         cpu, wall = time.process_time(), time.perf_counter()
-        done = run(url, n, Path(folder) / "journal.jsonl")
+        done = run(url, items, Path(folder) / "journal.jsonl")
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     if done != n:
         raise SystemExit(f"{client}: {done} of {n} judgments")

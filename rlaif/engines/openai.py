@@ -187,7 +187,8 @@ class OpenAIEngine:
     # ------------------------------------------------------------ one request
 
     async def complete(self, request: Request, seed: int) -> Reply:
-        _check_reserved(request.extra, "extra")
+        if request.extra:
+            _check_reserved(request.extra, "extra")
         folded = self._fold
         body = wire.build_body(request, seed, self.dialect, fold=folded)
         endpoint = self._pick()

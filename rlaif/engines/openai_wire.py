@@ -232,6 +232,8 @@ def split_thinking(text: str) -> tuple[str, str | None]:
     Thinking that is never closed leaves no text. A closing tag without an opening one means that the chat
     template had opened it in the prompt.
     """
+    if "think>" not in text:
+        return text, None
     head, closed, tail = text.partition("</think>")
     opened = head.lstrip().startswith("<think>")
     if not opened and (not closed or "<think>" in head):
@@ -247,7 +249,11 @@ def _token_logprobs(tokens: _Logprobs, text: str, thinking: str | None) -> list[
     if thinking is not None:
         content = _after_thinking(content, text)
     return [
-        TokenLogprob(t.token, _finite(t.logprob), [(a.token, _finite(a.logprob)) for a in t.top_logprobs or ()])
+        TokenLogprob(
+            t.token,
+            LOGPROB_FLOOR if t.logprob is None else t.logprob,
+            [(a.token, LOGPROB_FLOOR if a.logprob is None else a.logprob) for a in t.top_logprobs or ()],
+        )
         for t in content
     ]
 
@@ -269,10 +275,6 @@ def _after_thinking(tokens: list[_Token], text: str) -> list[_Token]:
         if position > start:
             return tokens[index:]
     return []
-
-
-def _finite(logprob: float | None) -> float:
-    return LOGPROB_FLOOR if logprob is None or logprob < LOGPROB_FLOOR else logprob
 
 
 # ---------------------------------------------------------------- errors
