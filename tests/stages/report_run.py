@@ -187,7 +187,7 @@ def _manifest(seed: int, *counts: int) -> dict[str, Any]:
         "stages": {
             "generate": stage(12.4, n_responses, {"prompts": n_prompts, "responses": n_responses}),
             "judge": stage(31.9, n_judgments, {"judgments": n_judgments, "dropped": {"judgment_unparsed": 46}}),
-            "pair": stage(0.3, 0, {"preferences": n_pairs}),
+            "pair": stage(0.3, 0, {"preferences": n_pairs, "not_selected": 300}),
             "export": stage(0.4, 0, {"train": n_pairs - 4, "test": 4}),
             "train": stage(71.0, 0, {"steps": 60}),
             "evaluate": stage(22.5, 480, {"comparisons": 240}),
@@ -195,6 +195,7 @@ def _manifest(seed: int, *counts: int) -> dict[str, Any]:
         "engines": {
             "policy": {"identity": "sha256:" + "1f" * 32, "model": "data/models/tiny-policy"},
             "judge": {"identity": "sha256:" + "2e" * 32, "model": "data/models/tiny-judge"},
+            "second": {"identity": "sha256:" + "3d" * 32, "model": "data/models/tiny-second-judge"},
         },
     }  # fmt: skip
 

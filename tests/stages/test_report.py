@@ -359,6 +359,20 @@ def test_remarks_say_what_stands_out(run: Path, tmp_path: Path) -> None:
     assert remarks(collect(tmp_path)) == []
 
 
+def test_a_second_judge_that_is_the_first_again_is_no_second_opinion(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run", n_prompts=8)
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["engines"]["second"] = manifest["engines"]["judge"]
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    assert "second is the labelling judge's own model: its win rate is no second opinion." in remarks(collect(path))
+    build(path, ReportSection())
+    assert "second (the same model)" in (path / "report.html").read_text()
+
+
+def test_pairs_that_were_judged_and_not_selected_are_shown(run: Path) -> None:
+    assert "judged, not selected" in (run / "report.html").read_text()
+
+
 def test_consistent_and_unbiased_labels_raise_no_remark(tmp_path: Path) -> None:
     rows = [judgment(a, b, p, prompt_id=str(i)) for i in range(50) for a, b, p in (("a", "b", 0.9), ("b", "a", 0.1))]
     write_table(tmp_path / "judgments.jsonl", rows)
@@ -367,9 +381,9 @@ def test_consistent_and_unbiased_labels_raise_no_remark(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("raw", "shown"),
-    [({"value": 0.5, "low": 0.25, "high": 0.75, "n": 9}, "50\u00a0% (25–75\u00a0%)"), (0.5, "50\u00a0%"),
+    [({"value": -0.5, "low": -0.75, "high": 0.25}, "−50\u00a0% (−75 to 25\u00a0%)"), ({"value": 0.5, "low": 0.25, "high": 0.75, "n": 9}, "50\u00a0% (25–75\u00a0%)"), (0.5, "50\u00a0%"),
      ({"value": None}, "–"), (None, "–"), (True, "–"), ({"value": float("nan")}, "–")],
-    ids=["interval", "number", "null", "none", "bool", "nan"],
+    ids=["negative", "interval", "number", "null", "none", "bool", "nan"],
 )  # fmt: skip
 def test_estimates_are_read_leniently(raw: object, shown: str) -> None:
     assert interval(estimate(raw)) == shown

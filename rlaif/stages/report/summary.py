@@ -148,13 +148,14 @@ def percent(value: float | None, digits: int = 0) -> str:
 
 
 def interval(e: metrics.Estimate | Mapping[str, Any] | None, *, share: bool = True) -> str:
-    """An estimate with its interval: 62 % (55–69 %), or 3.1 (2.9–3.3) where it is no share."""
+    """An estimate with its interval: 62 % (55–69 %), or 3.100 (2.900–3.300) where it is no share."""
     if e is None:
         return "–"
     row = asdict(e) if isinstance(e, metrics.Estimate) else e
     value, low, high = row["value"], row.get("low"), row.get("high")
     scale, unit = (100, "\u00a0%") if share else (1, "")
-    shape = ".0f" if share or abs(value) >= 100 else ".3g"
+    largest = max(abs(v) for v in (value, low, high) if v is not None)
+    shape = ".0f" if share or largest >= 100 else ".1f" if largest >= 10 else ".3f"
     text = minus(f"{scale * value:{shape}}{unit}")
     if low is None or high is None:
         return text
