@@ -31,8 +31,9 @@ TARGET is a pipeline (.yaml), a run folder, or your own data file. Any key of th
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code and never raises for what a user can cause."""
-    parser = build_parser()
-    arguments = parser.parse_args(argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    parser = build_parser(given)
+    arguments = parser.parse_args(given)
     if not hasattr(arguments, "func"):
         parser.print_help()
         return 0
@@ -71,7 +72,8 @@ def _fail(message: object, code: int) -> int:
     return code
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """The parser for `argv`: a command that brings its own parser is only imported when it is the one named."""
     from rlaif import __version__
 
     parser = argparse.ArgumentParser(
@@ -95,8 +97,9 @@ def build_parser() -> argparse.ArgumentParser:
         command.set_defaults(func=_stage, stage=stage)
     _train_command(commands)
     _show_command(commands)
-    _lazy_command(commands, "rubric", "list, show, check, preview and start rubrics", "rlaif.rubric_cli")
-    _lazy_command(commands, "world", "the tiny offline world: measure it, build its models", "rlaif.world.cli")
+    named = argv[0] if argv else ""
+    _lazy_command(commands, named, "rubric", "list, show, check, preview and start rubrics", "rlaif.rubric_cli")
+    _lazy_command(commands, named, "world", "the tiny offline world: measure it, build its models", "rlaif.world.cli")
     _child_command(commands)
     return parser
 
@@ -157,9 +160,8 @@ def _child_command(commands: Any) -> None:
     child.set_defaults(func=_child)
 
 
-def _lazy_command(commands: Any, name: str, text: str, module: str) -> None:
-    """A command whose own parser is built only when it is named: `--help` imports nothing of it."""
-    if name in sys.argv[1:2] or os.environ.get("RLAIF_FULL_PARSER"):
+def _lazy_command(commands: Any, named: str, name: str, text: str, module: str) -> None:
+    if name == named:
         import importlib
 
         importlib.import_module(module).add_parser(commands)

@@ -17,7 +17,6 @@ TINY = "shipped:data/tiny/policy"
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RLAIF_FULL_PARSER", "1")
     return tmp_path
 
 

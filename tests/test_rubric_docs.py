@@ -27,7 +27,6 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", DOC, re.MULTILINE | re.DOTALL)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every file that the page shows, under the name in its first line, and a row of data."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RLAIF_FULL_PARSER", "1")
     monkeypatch.syspath_prepend(str(tmp_path))
     for _, text in BLOCKS:
         name = re.match(r"(?:# |\{# )([\w.]+)", text)
