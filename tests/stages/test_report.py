@@ -91,7 +91,8 @@ def test_consistency_first_position_and_statuses_by_hand() -> None:
 def test_a_failure_is_no_label_in_any_figure() -> None:
     failed = Judgment(id="x", prompt_id="q", response_ids=["a", "b"], rubric="r@1", status="unparsed")
     assert np.isnan(p_first(failed))
-    labels = measure([failed])
+    empty = Judgment(id="y", prompt_id="q", response_ids=["a", "b"], rubric="r@1")  # "ok" without a verdict
+    labels = measure([failed, empty])
     assert labels.first_rate is None and labels.consistency is None and labels.p_first is None and labels.n_pairs == 0
 
 
@@ -381,7 +382,8 @@ def test_consistent_and_unbiased_labels_raise_no_remark(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("raw", "shown"),
-    [({"value": -0.5, "low": -0.75, "high": 0.25}, "−50\u00a0% (−75 to 25\u00a0%)"), ({"value": 0.5, "low": 0.25, "high": 0.75, "n": 9}, "50\u00a0% (25–75\u00a0%)"), (0.5, "50\u00a0%"),
+    [({"value": -0.5, "low": -0.75, "high": 0.25}, "−50\u00a0% (−75 to 25\u00a0%)"),
+     ({"value": 0.5, "low": 0.25, "high": 0.75, "n": 9}, "50\u00a0% (25–75\u00a0%)"), (0.5, "50\u00a0%"),
      ({"value": None}, "–"), (None, "–"), (True, "–"), ({"value": float("nan")}, "–")],
     ids=["negative", "interval", "number", "null", "none", "bool", "nan"],
 )  # fmt: skip

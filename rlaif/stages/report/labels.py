@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -125,8 +126,9 @@ def measure(judgments: Iterable[Judgment]) -> Labels:
                 failures[key].append(judgment.id)
         elif judgment.kind == "pairwise" and len(judgment.response_ids) == 2:
             p = p_first(judgment)
-            first[name].append(p)
-            _note(pairs[name], judgment, p)
+            if not math.isnan(p):
+                first[name].append(p)
+                _note(pairs[name], judgment, p)
         for criterion, score in (judgment.scores or {}).items():
             scores[criterion].append(score)
     labels.failures = [Failure(*key, n, failures[key]) for key, n in failed.most_common()]
