@@ -5,37 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import pytest
+from stub_server import StubHandle, stub
 
 from rlaif.engines import base
 from rlaif.engines.openai import OpenAIEngine
 from rlaif.errors import ConfigError, EngineError, RequestFailed, Transient
 from rlaif.records import Reply, Request
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from stub_server import StubHandle, stub
-
 T = TypeVar("T")
 KEY = "sk-test-0123456789abcdef"
 JUDGE_PROMPT = "Response A:\n```\n{}\n```\nResponse B:\n```\n{}\n```\nAnswer with one letter: A or B."
-
-
-@pytest.fixture(scope="module")
-def _stub() -> Iterator[StubHandle]:
-    with stub() as running:
-        yield running
-
-
-@pytest.fixture
-def server(_stub: StubHandle) -> StubHandle:
-    _stub.reset()
-    return _stub
 
 
 def ask(text: str = "hello", **fields: Any) -> Request:
