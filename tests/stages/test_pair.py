@@ -93,6 +93,12 @@ def test_the_probability_of_a_tie_goes_half_to_each():
     assert found.probability == pytest.approx(0.65)
 
 
+def test_probabilities_that_were_rounded_are_made_to_sum_to_one():
+    rounded = {"first": 0.667, "second": 0.3335}  # sums to 1.0005
+    found = only([judgment("ab", probabilities=rounded, orders="random")])
+    assert found.probability == pytest.approx(0.667 / 1.0005, abs=1e-12)
+
+
 def test_the_second_response_can_win():
     found = only(both("ab", 0.2, 0.4))
     assert (found.chosen_id, found.rejected_id, found.consistent) == ("b", "a", True)
