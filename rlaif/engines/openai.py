@@ -10,59 +10,23 @@ import hashlib
 import io
 import json
 import os
-import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import msgspec
 
+from rlaif.engines import openai_errors as errors
 from rlaif.engines import openai_wire as wire
 from rlaif.engines.base import Capabilities
+from rlaif.engines.openai_pool import CONNECT_S, Endpoint, connect_fault, pick, plain
 from rlaif.errors import ConfigError, EngineError, RequestFailed, Transient
 from rlaif.records import Message, Reply, Request
 
 if TYPE_CHECKING:
     import aiohttp
 
-_CONNECT_S = 5.0  # to accept a TCP connection
-_REST_S = 1.0  # a failing endpoint rests this long, doubled with every failure in a row …
-_MAX_REST_S = 60.0  # … up to this
 # uvicorn (vLLM, SGLang) closes idle connections after 5 s: reusing one just then looks like a dropped request.
 _KEEP_ALIVE_S = 4.0
 _LARGE_BODY = 1 << 20
-
-
-class Endpoint:
-    """One base URL, and how it has been doing."""
-
-    def __init__(self, base_url: str) -> None:
-        parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"base_url {base_url!r}: expected http://HOST[:PORT]/v1 or https://…")
-        if parts.username or parts.password:
-            raise ConfigError("base_url: no user or password in the URL; name their variable in api_key_env")
-        path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
-        query = f"?{parts.query}" if parts.query else ""
-        port = f":{parts.port}" if parts.port else ""
-        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-        self.host, self.port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
-        self.name = f"{parts.scheme}://{host}{port}{path}"  # in identities and messages: never the query
-        self.chat_url = f"{self.name}/chat/completions{query}"
-        self.models_url = f"{self.name}/models{query}"
-        local = parts.hostname in ("localhost", "::1") or parts.hostname.startswith("127.")
-        self.proxy = None if local or proxy_bypass(parts.hostname) else getproxies().get(parts.scheme)
-        self.in_flight = 0
-        self.failures = 0
-        self.rests_until = 0.0  # time.monotonic()
-
-    def failed(self, retry_after_s: float | None) -> None:
-        pause = retry_after_s if retry_after_s is not None else _REST_S * 2**self.failures
-        self.rests_until = time.monotonic() + min(pause, _MAX_REST_S)
-        self.failures = min(self.failures + 1, 6)
-
-    def worked(self) -> None:
-        self.failures, self.rests_until = 0, 0.0
 
 
 class OpenAIEngine:
@@ -151,7 +115,7 @@ class OpenAIEngine:
         self._session = aiohttp.ClientSession(
             # The driver's window is the limit; the pool grows to it and keeps every connection.
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
-            timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=_CONNECT_S * 2),
+            timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=2 * CONNECT_S),
             headers=headers,
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -176,7 +140,7 @@ class OpenAIEngine:
         return headers
 
     async def _check_reachable(self) -> None:
-        faults = await asyncio.gather(*(_connect_fault(endpoint) for endpoint in self.endpoints))
+        faults = await asyncio.gather(*(connect_fault(endpoint) for endpoint in self.endpoints))
         if all(faults):
             tried = "; ".join(f"{e.name} ({fault})" for e, fault in zip(self.endpoints, faults, strict=True))
             raise EngineError(f"server down: {tried}")
@@ -191,7 +155,7 @@ class OpenAIEngine:
             _check_reserved(request.extra, "extra")
         folded = self._fold
         body = wire.build_body(request, seed, self.dialect, fold=folded)
-        endpoint = self._pick()
+        endpoint = pick(self.endpoints)
         endpoint.in_flight += 1
         try:
             reply = await self._exchange(endpoint, body)
@@ -209,35 +173,31 @@ class OpenAIEngine:
         endpoint.worked()
         return reply
 
-    def _pick(self) -> Endpoint:
-        if len(self.endpoints) == 1:
-            return self.endpoints[0]
-        now = time.monotonic()
-        awake = [endpoint for endpoint in self.endpoints if endpoint.rests_until <= now]
-        if awake:
-            return min(awake, key=lambda endpoint: endpoint.in_flight)
-        return min(self.endpoints, key=lambda endpoint: endpoint.rests_until)
-
     async def _exchange(self, endpoint: Endpoint, body: dict[str, Any]) -> Reply | None:
         """The reply, or None where the server refuses the system role."""
         status, headers, payload = await self._post(endpoint, msgspec.json.encode(body))
         if status == 200:
             return wire.read_reply(payload, self.model, logprobs="logprobs" in body, where=endpoint.name)
-        error = wire.read_error(status, payload, self._secrets)
-        if wire.is_filtered(error):
+        error = errors.read_error(status, payload, self._secrets)
+        if errors.is_filtered(error):
             return Reply(finish_reason="refusal", model=self.model)
-        if wire.refuses_system(error) and any(m["role"] == "system" for m in body["messages"]):
+        if errors.refuses_system(error) and any(m["role"] == "system" for m in body["messages"]):
             return None
         if status in (401, 403):
             raise EngineError(f"{endpoint.name}: HTTP {status}: {self._key_advice()}")
         if status == 404:
             raise EngineError(await self._unknown_model(endpoint, error))
-        if "logprobs" in body and wire.refuses_logprobs(error):
+        if "logprobs" in body and errors.refuses_logprobs(error):
             raise EngineError(
-                f"{endpoint.name} refuses log-probs ({wire.shorten(error.message)}): lower top_logprobs_max (now"
+                f"{endpoint.name} refuses log-probs ({errors.shorten(error.message)}): lower top_logprobs_max (now"
                 f" {body.get('top_logprobs')}), or set logprobs: false on this engine and read: text on the judge"
             )
-        raise wire.to_exception(error, endpoint.name, headers)
+        if field := errors.refused_field(error, body):
+            raise EngineError(
+                f"{endpoint.name} will not have {field} ({errors.shorten(error.message)}): name it in omit: on this"
+                " engine; for max_tokens set max_tokens_field: max_completion_tokens"
+            )
+        raise errors.to_exception(error, endpoint.name, headers)
 
     async def _post(self, endpoint: Endpoint, data: bytes) -> tuple[int, Any, bytes]:
         import aiohttp
@@ -250,24 +210,28 @@ class OpenAIEngine:
                 endpoint.chat_url, data=payload, allow_redirects=False, proxy=endpoint.proxy
             ) as response:
                 return response.status, response.headers, await response.read()
+        except aiohttp.ConnectionTimeoutError:
+            raise Transient("connection", f"{endpoint.name}: cannot connect within {2 * CONNECT_S:g} s") from None
         except TimeoutError:
             raise Transient("timeout", f"{endpoint.name}: no reply within {self._timeout_s:g} s") from None
-        except aiohttp.ClientSSLError as error:
-            raise EngineError(f"{endpoint.name}: {wire.shorten(str(error))}") from None
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise EngineError(f"{endpoint.name}: {errors.shorten(str(error.certificate_error))}") from None
         except aiohttp.ClientConnectorError as error:
-            raise Transient("connection", f"{endpoint.name}: cannot connect: {_plain(error)}") from None
+            raise Transient("connection", f"{endpoint.name}: cannot connect: {plain(error)}") from None
         except aiohttp.ClientResponseError as error:
-            raise Transient("malformed", f"{endpoint.name}: not HTTP: {wire.shorten(error.message)}") from None
+            raise Transient("malformed", f"{endpoint.name}: not HTTP: {errors.shorten(error.message)}") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise Transient("dropped", f"{endpoint.name}: connection lost: {_plain(error)}") from None
+            raise Transient("dropped", f"{endpoint.name}: connection lost: {plain(error)}") from None
 
     def _key_advice(self) -> str:
-        if self._api_key_env is None:
+        variables = [self._api_key_env] if self._api_key_env else []
+        named = ", ".join(f"${variable}" for variable in [*variables, *self._headers_env.values()])
+        if not named:
             return "the server wants a key; name the environment variable that holds it in api_key_env"
-        return f"the server refuses the key in ${self._api_key_env}"
+        return f"the server refuses the key in {named}"
 
-    async def _unknown_model(self, endpoint: Endpoint, error: wire.ServerError) -> str:
-        said = f"{endpoint.name}: HTTP 404 for model {self.model!r}: {wire.shorten(error.message) or 'not found'}"
+    async def _unknown_model(self, endpoint: Endpoint, error: errors.ServerError) -> str:
+        said = f"{endpoint.name}: HTTP 404 for model {self.model!r}: {errors.shorten(error.message) or 'not found'}"
         served = await self._served_models(endpoint)
         return f"{said}; it serves: {', '.join(served)}" if served else f"{said}; is base_url right?"
 
@@ -283,20 +247,6 @@ class OpenAIEngine:
             return []  # only a help in an error message: the 404 itself is reported either way
 
 
-async def _connect_fault(endpoint: Endpoint) -> str | None:
-    """Why no TCP connection can be made, or None. Through a proxy it is not tried."""
-    if endpoint.proxy is not None:
-        return None
-    try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(endpoint.host, endpoint.port), _CONNECT_S)
-    except TimeoutError:
-        return f"no answer within {_CONNECT_S:g} s"
-    except OSError as error:
-        return _plain(error)
-    writer.close()
-    return None
-
-
 def _secret(variable: str) -> str:
     value = os.environ.get(variable, "").strip()
     if not value:
@@ -310,12 +260,3 @@ def _check_reserved(extra: dict[str, Any], where: str) -> None:
     taken = sorted(set(extra) & set(wire.RESERVED))
     if taken:
         raise ConfigError(f"{where}: {', '.join(taken)} cannot be set here; rlaif sets it itself")
-
-
-def _plain(error: BaseException) -> str:
-    """The operating system's words, without addresses and Python's decorations."""
-    cause = getattr(error, "os_error", error)
-    number = getattr(cause, "errno", None)
-    if isinstance(number, int) and number > 0:
-        return os.strerror(number)
-    return wire.shorten(str(cause)) or type(error).__name__

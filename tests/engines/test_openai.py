@@ -14,6 +14,7 @@ from stub_server import StubHandle, stub
 
 from rlaif.engines import base
 from rlaif.engines.openai import OpenAIEngine
+from rlaif.engines.openai_pool import pick
 from rlaif.errors import ConfigError, EngineError, RequestFailed, Transient
 from rlaif.records import Reply, Request
 
@@ -199,23 +200,28 @@ def test_a_server_that_dies_on_the_way() -> None:
         assert using(engine, work) == "connection"
 
 
-def test_a_server_that_speaks_no_http() -> None:
-    async def main() -> str:
-        async def babble(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "kind", "words"), [("http", "malformed", "not HTTP"), ("https", "connection", "TLS")]
+)
+def test_a_server_that_speaks_something_else(scheme: str, kind: str, words: str) -> None:
+    async def main() -> Transient:
+        async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.read(1)
             writer.write(b"220 mail.example ESMTP\r\n\r\n")
             await writer.drain()
             writer.close()
 
         listener = await asyncio.start_server(babble, "127.0.0.1", 0)
-        engine = OpenAIEngine("m", f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1")
+        engine = OpenAIEngine("m", f"{scheme}://127.0.0.1:{listener.sockets[0].getsockname()[1]}/v1")
         await engine.start()
         with pytest.raises(Transient) as caught:
             await engine.complete(ask(), 1)
         await engine.close()
         listener.close()
-        return caught.value.kind
+        return caught.value
 
-    assert asyncio.run(main()) == "malformed"
+    error = asyncio.run(main())
+    assert error.kind == kind and words in str(error)
 
 
 # ---------------------------------------------------------------- faults of one request
@@ -298,6 +304,12 @@ def test_a_server_that_is_down() -> None:
 
 def test_a_host_that_does_not_exist() -> None:
     assert "server down: http://no-such-host.invalid/v1" in str(fails(EngineError, "http://no-such-host.invalid/v1"))
+
+
+def test_a_field_that_the_server_will_not_have(server: StubHandle) -> None:
+    said = {"message": "Unsupported parameter: 'max_tokens'", "param": "max_tokens", "code": "unsupported_parameter"}
+    server.set(status=400, error=json.dumps({"error": said}))
+    assert "max_tokens_field" in str(fails(EngineError, server.url))
 
 
 def test_log_probs_that_the_server_refuses(server: StubHandle) -> None:
@@ -384,9 +396,9 @@ def test_a_pool_that_is_all_resting_still_asks(server: StubHandle) -> None:
     engine = OpenAIEngine("stub", [server.url, f"http://127.0.0.1:{free_port()}/v1"])
     for endpoint in engine.endpoints:
         endpoint.failed(None)
-    assert engine._pick() is engine.endpoints[0]
+    assert pick(engine.endpoints) is engine.endpoints[0]
     engine.endpoints[0].failed(30.0)
-    assert engine._pick() is engine.endpoints[1]
+    assert pick(engine.endpoints) is engine.endpoints[1]
 
 
 # ---------------------------------------------------------------- identity and configuration

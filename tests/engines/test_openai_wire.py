@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from rlaif.engines import openai_errors as errors
 from rlaif.engines import openai_wire as wire
 from rlaif.errors import EngineError, RequestFailed, Transient
 from rlaif.records import Request, TokenLogprob, Usage
@@ -270,8 +271,8 @@ LLAMA_LONG = "the request exceeds the available context size. try increasing the
     ],
 )
 def test_what_a_status_means(status: int, message: str, kind: str, transient: bool, throttled: bool) -> None:
-    error = wire.read_error(status, json.dumps({"error": {"message": message, "code": status}}).encode(), ())
-    found = wire.to_exception(error, "http://h/v1", {})
+    error = errors.read_error(status, json.dumps({"error": {"message": message, "code": status}}).encode(), ())
+    found = errors.to_exception(error, "http://h/v1", {})
     assert isinstance(found, RequestFailed)
     assert (found.kind, isinstance(found, Transient)) == (kind, transient)
     assert getattr(found, "throttled", False) is throttled
@@ -280,12 +281,12 @@ def test_what_a_status_means(status: int, message: str, kind: str, transient: bo
 
 @pytest.mark.parametrize("status", [301, 307, 402])
 def test_a_status_that_no_request_gets_past(status: int) -> None:
-    assert isinstance(wire.to_exception(wire.ServerError(status), "http://h/v1", {}), EngineError)
+    assert isinstance(errors.to_exception(errors.ServerError(status), "http://h/v1", {}), EngineError)
 
 
 def test_a_spent_quota_is_not_worth_another_try() -> None:
     body = b'{"error": {"message": "You exceeded your current quota", "code": "insufficient_quota"}}'
-    assert isinstance(wire.to_exception(wire.read_error(429, body, ()), "h", {}), EngineError)
+    assert isinstance(errors.to_exception(errors.read_error(429, body, ()), "h", {}), EngineError)
 
 
 @pytest.mark.parametrize(
@@ -300,14 +301,14 @@ def test_a_spent_quota_is_not_worth_another_try() -> None:
     ],
 )
 def test_the_servers_own_words(payload: bytes, message: str) -> None:
-    assert wire.read_error(400, payload, ()).message == message
+    assert errors.read_error(400, payload, ()).message == message
 
 
 def test_secrets_are_redacted_before_anything_is_cut() -> None:
     key = "abcdefgh-0123456789"
-    said = wire.read_error(400, f"key {key} and sk-proj-abcdefghijkl and Bearer {key}x".encode(), (key,)).message
+    said = errors.read_error(400, f"key {key} and sk-proj-abcdefghijkl and Bearer {key}x".encode(), (key,)).message
     assert said == "key *** and *** and Bearer ***"
-    assert key[:8] not in str(wire.to_exception(wire.ServerError(400, "y" * 235 + said), "h", {}))
+    assert key[:8] not in str(errors.to_exception(errors.ServerError(400, "y" * 235 + said), "h", {}))
 
 
 @pytest.mark.parametrize(
@@ -323,7 +324,7 @@ def test_secrets_are_redacted_before_anything_is_cut() -> None:
     ],
 )
 def test_recognising_a_template_without_a_system_role(status: int, message: str, refused: bool) -> None:
-    assert wire.refuses_system(wire.ServerError(status, message)) is refused
+    assert errors.refuses_system(errors.ServerError(status, message)) is refused
 
 
 @pytest.mark.parametrize(
@@ -333,10 +334,26 @@ def test_recognising_a_template_without_a_system_role(status: int, message: str,
      ({"retry-after-ms": "250"}, 0.25), ({"retry-after-ms": "250", "Retry-After": "9"}, 0.25)],
 )  # fmt: skip
 def test_retry_after(headers: dict[str, str], expected: float | None) -> None:
-    assert wire.retry_after_s(headers) == expected
+    assert errors.retry_after_s(headers) == expected
 
 
 def test_retry_after_as_a_date() -> None:
-    seconds = wire.retry_after_s({"Retry-After": formatdate(time.time() + 30, usegmt=True)})
+    seconds = errors.retry_after_s({"Retry-After": formatdate(time.time() + 30, usegmt=True)})
     assert seconds is not None and 27 < seconds <= 30
-    assert wire.retry_after_s({"Retry-After": formatdate(time.time() - 30, usegmt=True)}) == 0.0
+    assert errors.retry_after_s({"Retry-After": formatdate(time.time() - 30, usegmt=True)}) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"message": "Unsupported parameter: 'max_tokens'", "param": "max_tokens", "code": "unsupported_parameter"},
+         "max_tokens"),
+        ({"message": "Unsupported value: 'temperature'", "param": "temperature", "code": "unsupported_value"},
+         "temperature"),
+        ({"message": "temperature must be at most 2", "param": "temperature"}, None),
+        ({"message": "Unsupported parameter", "param": "not_ours", "code": "unsupported_parameter"}, None),
+    ],
+)  # fmt: skip
+def test_fields_that_a_server_will_not_have(body: dict[str, Any], field: str | None) -> None:
+    error = errors.read_error(400, json.dumps({"error": body}).encode(), ())
+    assert errors.refused_field(error, {"max_tokens": 1, "temperature": 0}) == field
