@@ -274,14 +274,5 @@ def _in_unit(rows: Sequence[Dot]) -> bool:
     return bool(rows) and all(0 <= row.value <= 1 for row in rows)
 
 
-def cost_cards(data: ReportData) -> list[Card]:
-    rows = [(name, float(stage.get("seconds") or 0)) for name, stage in data.stages.items()]
-    total = sum(seconds for _, seconds in rows)
-    if not total:
-        return []
-    bars = [Bar(name, seconds, f"{charts.number(seconds)} s") for name, seconds in rows if seconds]
-    return [Card("Time by stage", charts.bars(bars, "Seconds by stage"), f"{charts.number(total)} seconds in all.")]
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -47,7 +47,6 @@ def context(data: ReportData, title: str | None = None) -> dict[str, Any]:
         "policy_examples": _policy_examples(data),
         "examples": [_example(example) for example in data.examples],
         "cost_tiles": _cost_tiles(data),
-        "cost_cards": cards.cost_cards(data),
         "cost_rows": _cost_rows(data),
         "cost": sum(float(stage.get("cost") or 0) for stage in data.stages.values()),
         "engines": _engines(data),
@@ -255,6 +254,7 @@ def _cost_tiles(data: ReportData) -> list[dict[str, str]]:
 
 def _cost_rows(data: ReportData) -> list[dict[str, Any]]:
     rows = []
+    longest = max((float(stage.get("seconds") or 0) for stage in data.stages.values()), default=0) or 1
     for name, stage in data.stages.items():
         asked, used = stage.get("requests") or {}, stage.get("tokens") or {}
         counts = stage.get("counts") or {}
@@ -263,6 +263,7 @@ def _cost_rows(data: ReportData) -> list[dict[str, Any]]:
                 "name": name,
                 "status": stage.get("status", ""),
                 "seconds": float(stage.get("seconds") or 0),
+                "of_longest": float(stage.get("seconds") or 0) / longest,
                 "requests": [int(asked.get(key) or 0) for key in ("sent", "from_journal", "failed")],
                 "tokens": [int(used.get(key) or 0) for key in ("prompt", "completion")],
                 "cost": float(stage.get("cost") or 0),
@@ -276,10 +277,13 @@ def _spell(counts: Mapping[str, Any]) -> str:
     """Counts of the manifest as text; nested ones in brackets."""
     parts = []
     for key, value in counts.items():
-        shown = (
-            f"({_spell(value)})" if isinstance(value, Mapping) else f"{value:,}" if _is_number(value) else str(value)
-        )
-        if value is not None and shown != "()":
+        if isinstance(value, Mapping):
+            shown = f"({_spell(value)})" if value else ""
+        elif isinstance(value, list):
+            shown = " ".join(map(str, value))
+        else:
+            shown = f"{value:,}" if _is_number(value) else str(value or "")
+        if shown:
             parts.append(f"{key.replace('_', ' ')} {shown}")
     return ", ".join(parts)
 
