@@ -19,7 +19,7 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 class Source(Section):
@@ -64,6 +64,12 @@ class Sampler(Section):
     stop: list[str] = []
     system: str | None = None  # system prompt put before the conversation
     extra: dict[str, Any] = {}  # passed to the engine with every request
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Sampler:
+        if self.n > 1 and self.temperature == 0:
+            raise ValueError(f"n: {self.n} at temperature 0 asks for one reply {self.n} times; set n: 1")
+        return self
 
 
 class GenerateSection(Section):

@@ -30,6 +30,7 @@ Job = Generator[list[Request], list[Reply], _T]
 _LOOKAHEAD = 4096  # finished results held back for order, at most this many jobs ahead of the next one out
 _BACKOFF_S = (0.5, 30.0)  # first and longest wait between tries, doubled each time, with jitter
 _DRAIN_S = 10.0  # on stop: how long paid-for replies in flight are waited for
+_GO_ON = "every reply is kept, run the same command again to send more"
 _DEAD_AFTER = 20  # requests in a row that failed for want of a connection: the server is gone
 
 
@@ -50,12 +51,14 @@ class Driver:
         journal: Journal,
         *,
         budget: Budget | None = None,
+        spent: Stats | None = None,
         prices: Mapping[str, Price] | None = None,
         reasks: Reasks | None = None,
         progress: Progress | None = None,
     ) -> None:
         self._journal = journal
         self._budget = budget or Budget()
+        self._spent = spent or Stats()  # of the budget, before this driver
         self._reasks = reasks
         self._progress = progress
         prices = prices or {}
@@ -260,14 +263,15 @@ class Driver:
     def _check_may_send(self) -> None:
         if self._halt is not None:
             raise _Stopped
-        most, cost = self._budget.max_requests, self._budget.max_cost
-        total = self.stats if most is not None or cost is not None else None
-        if total is None:
+        most, limit = self._budget.max_requests, self._budget.max_cost
+        if most is None and limit is None:
             return
-        if most is not None and total.sent >= most:
-            raise BudgetReached(f"stopped at --max-requests {most:,}; run the same command with more to go on")
-        if cost is not None and total.cost >= cost:
-            raise BudgetReached(f"stopped at --max-cost {cost:g} (spent {total.cost:.4g}); raise it to go on")
+        total = self.stats
+        sent, cost = total.sent + self._spent.sent, total.cost + self._spent.cost
+        if most is not None and sent >= most:
+            raise BudgetReached(f"stopped at max_requests {most}: {sent} sent; {_GO_ON}")
+        if limit is not None and cost >= limit:
+            raise BudgetReached(f"stopped at max_cost {limit:g}: {cost:.4g} spent; {_GO_ON}")
 
     # -- stopping --------------------------------------------------------------------------------------------
 

@@ -90,7 +90,7 @@ def _files(config: Pipeline, stage: str) -> Iterator[Path]:
         standard = find_standard(config.judge)
         if standard is not None and standard.path is not None:
             yield standard.path
-        yield find_frame_of(config.judge).path
+        yield from find_frame_of(config.judge).paths  # also of what it imports
     if stage == "train":
         section = dpo_section(config)
         yield resolve(section.model, Path())

@@ -66,6 +66,8 @@ def run(
     """
     with RunFolder(config.run) as folder:
         manifest = _opened(folder, config)
+        if folder.journal.damaged:
+            say(f"{folder.journal.path}: {folder.journal.damaged:,} damaged rows are passed over and asked again")
         again = _reasked(folder, retry) if retry else set()
         for stage in stages if stages is not None else stages_of(config):
             mark = fingerprint(config, folder, stage)
@@ -160,7 +162,7 @@ def _opened(folder: RunFolder, config: Pipeline) -> dict[str, Any]:
         "engines": manifest.get("engines", {}),
         "stages": manifest.get("stages", {}),
         "requests": {"sent": len(folder.journal), "failed": 0, "from_journal": 0},
-        "last_run": {"sent": 0, "from_journal": 0, "failed": 0, "seconds": 0.0},
+        "last_run": {"sent": 0, "from_journal": 0, "failed": 0, "seconds": 0.0, "cost": 0.0},
     }
     folder.save_manifest(manifest)
     return manifest
@@ -199,6 +201,7 @@ def _add(
     for name in ("sent", "from_journal", "failed"):
         last[name] += entry["requests"][name]
     last["seconds"] = round(last["seconds"] + entry["seconds"], 3)
+    last["cost"] = round(last.get("cost", 0.0) + entry["cost"], 6)
     failed = sum(item.get("requests", {}).get("failed", 0) for item in manifest["stages"].values())
     manifest["requests"] = {
         "sent": len(folder.journal), "failed": failed, "from_journal": last["from_journal"],

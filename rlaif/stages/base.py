@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
+
+import msgspec
 
 from rlaif.config import EngineSpec, Pipeline, Price
 from rlaif.driver import Driver, Job
@@ -61,14 +63,15 @@ class Context:
 
     def drive(self, label: str, roles: Iterable[str], jobs: Iterable[Job[_T]], total: int | None) -> Iterator[_T]:
         """Results of `jobs` in order; what the engines did is added to `stats`."""
-        spent = Stats()
+        spent = msgspec.structs.replace(self._before)
         for stats in self.stats.values():
             spent.add(stats)
         roles = set(roles)
         driver = Driver(
             {role: self.engine(role) for role in roles},
             self.folder.journal,
-            budget=_rest(self.config, spent),
+            budget=self.config.budget,
+            spent=spent,
             prices=self._prices,
             reasks=self.folder.reasks,
             progress=Progress(label, total, quiet=self.quiet),
@@ -82,19 +85,14 @@ class Context:
             raise Enough
 
     @cached_property
+    def _before(self) -> Stats:
+        """What the stages before this one sent in this run: the budget is one for all."""
+        run = self.folder.manifest.get("last_run", {})
+        return Stats(sent=run.get("sent", 0), cost=run.get("cost", 0.0))
+
+    @cached_property
     def _prices(self) -> Mapping[str, Price]:
         return {role: spec.price for role, spec in self.config.engines.items()}
-
-
-def _rest(config: Pipeline, spent: Stats) -> Any:
-    """What is left of the budget after the drivers before."""
-    budget = config.budget
-    left: dict[str, float] = {}
-    if budget.max_requests is not None:
-        left["max_requests"] = max(0, budget.max_requests - spent.sent)
-    if budget.max_cost is not None:
-        left["max_cost"] = max(0.0, budget.max_cost - spent.cost)
-    return budget.model_copy(update=left)
 
 
 def prompts_by_id(folder: RunFolder) -> dict[str, Prompt]:
