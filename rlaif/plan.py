@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from typing import NamedTuple
 
 from rlaif.config import Pipeline
+from rlaif.engines.base import import_path
 from rlaif.judges import build
 from rlaif.judges.base import Judge, Task
 from rlaif.pipeline import stages_of
@@ -38,11 +40,15 @@ def dry_run(config: Pipeline, stages: list[str] | None = None) -> str:
     loads: dict[str, _Load] = {}
     if config.generate and "generate" in wanted:
         loads["generate"] = _generate_load(context, [prompt for prompt, _ in groups])
-    if config.judge and ("judge" in wanted or "evaluate" in wanted):
+    if config.judge and "judge" in wanted:
         judge = build(config.judge, context.engine(config.judge.engine))
-        load, messages = _judge_load(context, judge, groups)
+        load, messages = _judge_load(context, judge, groups, config.judge.engine)
         loads["judge"] = load
         lines += ["", "one request to the judge:", *_shown(messages)]
+    if config.evaluate and "evaluate" in wanted:
+        loads |= _evaluate_loads(context)
+    if "train" in wanted:
+        lines += _training(config)
     lines += ["", *_table(loads)]
     return "\n".join(lines)
 
@@ -86,12 +92,12 @@ def _generate_load(context: Context, prompts: list[Prompt]) -> _Load:
 
 
 def _judge_load(
-    context: Context, judge: Judge, groups: list[tuple[Prompt, list[Response]]]
+    context: Context, judge: Judge, groups: list[tuple[Prompt, list[Response]]], role: str
 ) -> tuple[_Load, list[Message]]:
     """The load of judging, from the requests of the first prompts, and the first request's messages."""
     section = context.config.judge
     assert section is not None
-    count = _counter(context, section.engine)
+    count = _counter(context, role)
     n_tasks = sum(count_lineups(len(responses), judge, section.pairs) for _, responses in groups)
     asked = tokens = most_out = seen = 0
     first: list[Message] = []
@@ -107,6 +113,42 @@ def _judge_load(
             break
     scale = n_tasks / seen if seen else 0
     return _Load(round(asked * scale), round(tokens * scale), round(most_out * scale)), first
+
+
+def _evaluate_loads(context: Context) -> dict[str, _Load]:
+    """Both policies answer, then each judge compares."""
+    from rlaif.stages import evaluate
+
+    config = context.config
+    section = config.evaluate
+    assert section is not None
+    for path in section.metrics:
+        import_path(path, "evaluate.metrics")
+    prompts = load_prompts(section.prompts, [])
+    n = len(prompts) * section.n
+    count = _counter(context, context.starting_policy)
+    some = prompts[:_SAMPLED]
+    mean = sum(count(prompt.messages) for prompt in some) / max(1, len(some))
+    loads = {"evaluate: answers": _Load(2 * n, round(2 * n * mean), 2 * n * section.max_tokens)}
+    judge_section = evaluate.judge_section_of(config)
+    for role in section.judges or [judge_section.engine]:
+        judge = build(judge_section, context.engine(role), role=role, where=f"evaluate.judges ({role})")
+        stand_ins = [(prompt, [_stand_in(prompt, 0), _stand_in(prompt, 1)]) for prompt in prompts]
+        load, _ = _judge_load(context, judge, stand_ins, role)
+        loads[f"evaluate: {role}"] = _Load(*(part * section.n for part in load))
+    return loads
+
+
+def _training(config: Pipeline) -> list[str]:
+    """Checks the names of the training arguments where TRL is installed."""
+    if config.train is None or config.train.dpo is None:
+        return []
+    if importlib.util.find_spec("trl") is None:
+        return ["", "train: TRL is not installed here, its arguments were not checked (pip install 'rlaif[train]')"]
+    from rlaif.training.dpo import check_arguments
+
+    check_arguments(config.train.dpo)
+    return []
 
 
 def _first_requests(judge: Judge, task: Task) -> list:  # type: ignore[type-arg]
@@ -142,7 +184,7 @@ def _table(loads: dict[str, _Load]) -> list[str]:
     lines = ["requests to expect (fewer where the journal has the reply or responses repeat):"]
     for stage, load in loads.items():
         lines.append(
-            f"  {stage:<10}{load.requests:>10,} requests   about {load.tokens_in:,} tokens in, "
+            f"  {stage:<24}{load.requests:>10,} requests   about {load.tokens_in:,} tokens in, "
             f"at most {load.tokens_out:,} out"
         )
     return lines

@@ -36,7 +36,7 @@ def run(context: Context) -> dict[str, Any]:
     """
     section = context.config.evaluate
     assert section is not None
-    judge_section = _judge_section(context.config)
+    judge_section = judge_section_of(context.config)
     measures = [_metric(path) for path in section.metrics]
     judges = section.judges or [judge_section.engine]
     dropped: list[Dropped] = []
@@ -151,7 +151,7 @@ def _judgments(
     return [judgment for judgments in found for judgment in judgments]
 
 
-def _judge_section(config: Pipeline) -> JudgeSection:
+def judge_section_of(config: Pipeline) -> JudgeSection:
     """How labels are judged, but always in both orders."""
     if config.judge is None:
         raise ConfigError("evaluate: a judge section is needed, for the rubric or constitution to judge by")

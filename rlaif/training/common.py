@@ -48,6 +48,16 @@ def config_object(cls: Any, args: Mapping[str, Any], defaults: Mapping[str, Any]
     Numbers that YAML reads as text (`2e-4` has no dot) are numbers again.
     Errors: ConfigError for an unknown name (with the close ones), a refused one, or what the class itself refuses.
     """
+    fields = check_names(cls, args, where)
+    given = {name: _number(value, str(fields[name].type)) for name, value in args.items()}
+    try:
+        return cls(**{**defaults, **given})
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise ConfigError(f"{where}: {one_line(error)}") from None
+
+
+def check_names(cls: Any, args: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The fields of a dataclass of arguments by name. Errors: ConfigError for a name in `args` that is not one."""
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
     for name in args:
         if name in REFUSED:
@@ -60,11 +70,7 @@ def config_object(cls: Any, args: Mapping[str, Any], defaults: Mapping[str, Any]
                 else f"see {cls.__name__} in its library's documentation"
             )
             raise ConfigError(f"{where}.{name}: {cls.__name__} has no such argument; {hint}")
-    given = {name: _number(value, str(fields[name].type)) for name, value in args.items()}
-    try:
-        return cls(**{**defaults, **given})
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise ConfigError(f"{where}: {one_line(error)}") from None
+    return fields
 
 
 def _number(value: Any, annotation: str) -> Any:

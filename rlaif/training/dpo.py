@@ -72,6 +72,20 @@ def train_dpo(section: DPOSection, dataset: Path | str, out: Path, seed: int) ->
     return record
 
 
+def check_arguments(section: DPOSection) -> None:
+    """Whether the section's arguments have names that TRL and peft know, without loading anything.
+
+    What only shows where the training runs (bf16 on this device, say) is not looked at. Errors: ConfigError.
+    """
+    from trl import DPOConfig
+
+    common.check_names(DPOConfig, section.args, ARGS)
+    if section.lora is not None:
+        from peft import LoraConfig
+
+        common.check_names(LoraConfig, section.lora, "train.dpo.lora")
+
+
 def _pairs(section: DPOSection, dataset: Path | str, cache: Path) -> tuple[Any, Any | None]:
     columns = ["prompt", "chosen", "rejected"] + (["probability"] if section.soft_labels else [])
     train, test = common.load_splits(dataset, columns, cache)
