@@ -10,7 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 STAGE_HELP = {
     "generate": "sample candidate responses for your prompts",
@@ -72,11 +72,18 @@ def _fail(message: object, code: int) -> int:
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """A wrong flag is one line too."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"rlaif: {message} (`{self.prog} --help` shows what there is)\n")
+
+
 def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     """The parser for `argv`: a command that brings its own parser is only imported when it is the one named."""
     from rlaif import __version__
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="rlaif",
         description="AI-labelled preference data you can trust, and training on it.",
         epilog=_EPILOG,
