@@ -31,18 +31,19 @@ class MicroBatcher(Generic[J]):
     async def submit(self, job: J) -> Any:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self._thread is None:
+            self._stopping = False
             self._thread = threading.Thread(target=self._work, name="rlaif-model", daemon=True)
             self._thread.start()
         self._waiting.put((job, future))
         return await future
 
     async def close(self) -> None:
-        """Drops what is waiting and ends the thread once its current batch is done."""
-        self._stopping = True
-        self._waiting.put(None)
+        """Drops what is waiting and ends the thread once its current batch is done; `submit` starts a new one."""
         if self._thread is not None:
+            self._stopping = True
+            self._waiting.put(None)
             await asyncio.to_thread(self._thread.join)
-            self._thread = None
+            self._thread, self._waiting = None, queue.SimpleQueue()
 
     def _work(self) -> None:
         while (taken := self._take()) is not None:
