@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from rlaif.engines import local
 from rlaif.engines.base import Capabilities
 from rlaif.engines.batching import MicroBatcher
+from rlaif.engines.transformers_batch import Row, State, families_of, pick_tokens, read_logprobs, stops
 from rlaif.errors import EngineError, RequestFailed
-from rlaif.records import Message, Reply, Request, TokenLogprob
+from rlaif.records import Message, Reply, Request
 
 _WHERE = "engine transformers"
 _EXTRA = ("chat_template_kwargs",)
@@ -78,7 +78,7 @@ class TransformersEngine:
         )
         self._chat: local.ChatFormat | None = None
         self._lm: Any = None
-        self._batcher: MicroBatcher[_Row] = MicroBatcher(self._plan, self._run)
+        self._batcher: MicroBatcher[Row] = MicroBatcher(self._plan, self._run)
 
     async def start(self) -> None:
         await asyncio.to_thread(self._load)
@@ -91,7 +91,7 @@ class TransformersEngine:
         local.reject_unknown_extra(request, _EXTRA, _WHERE)
         ids = self._chat.encode(request)
         local.check_length(len(ids), request.max_tokens, self.capabilities.context_tokens)
-        row = _Row(request, ids, seed, {i for label in request.labels for i in self._chat.label_ids(label)})
+        row = Row(request, ids, seed, {i for label in request.labels for i in self._chat.label_ids(label)})
         await self._batcher.submit(row)
         return self._reply(row)
 
@@ -182,20 +182,25 @@ class TransformersEngine:
 
     # Batches (worker thread)
 
-    def _plan(self, rows: list[_Row]) -> list[list[_Row]]:
-        """Batches of one kind, of similar length, within the budget. A kind's rows share one way of sampling."""
-        batches: list[list[_Row]] = []
-        for row in sorted(rows, key=lambda r: (r.kind, len(r.ids), r.ids, r.request.max_tokens)):
-            batch = batches[-1] if batches else []
-            reply = max([row.request.max_tokens, *(r.request.max_tokens for r in batch)])
-            fits = len(batch) < self._max_batch and (len(batch) + 1) * (len(row.ids) + reply) <= self._batch_tokens
-            if batch and batch[0].kind == row.kind and fits:
-                batch.append(row)
-            else:
-                batches.append([row])
+    def _plan(self, rows: list[Row]) -> list[list[Row]]:
+        """Batches of one kind, of similar length, within the budget; prompts that begin alike stay together.
+
+        A kind's rows share one way of sampling.
+        """
+        batches: list[list[Row]] = []
+        families = families_of(sorted(rows, key=lambda row: (row.kind, row.ids)))
+        for family in sorted(families, key=lambda f: (f.rows[0].kind, max(len(row.ids) for row in f.rows))):
+            for row in family.rows:
+                batch = batches[-1] if batches else []
+                longest = max(len(r.ids) + r.request.max_tokens for r in [*batch, row])
+                fits = len(batch) < self._max_batch and (len(batch) + 1) * longest <= self._batch_tokens
+                if batch and batch[0].kind == row.kind and fits:
+                    batch.append(row)
+                else:
+                    batches.append([row])
         return batches
 
-    def _run(self, rows: list[_Row], halved: bool = False) -> list[Any]:
+    def _run(self, rows: list[Row], halved: bool = False) -> list[Any]:
         import torch
 
         try:
@@ -217,7 +222,7 @@ class TransformersEngine:
             raise RequestFailed("engine_failure", f"{type(error).__name__}: {local.one_line(error)}") from error
         return rows
 
-    def _decode(self, rows: list[_Row]) -> None:
+    def _decode(self, rows: list[Row]) -> None:
         """Fill `row.out`, `row.logprobs` and `row.finish_reason` of rows of one kind."""
         import torch
 
@@ -225,43 +230,37 @@ class TransformersEngine:
         alive, step = list(range(len(rows))), 0  # alive[i]: the row that tensor row i belongs to
         while True:
             batch = [rows[i] for i in alive]
-            tokens = _pick(logits, batch, step)
+            tokens = pick_tokens(logits, batch, step)
             self._note(logits, tokens, batch)
             if all(row.finish_reason for row in batch):
                 return
             if sum(not row.finish_reason for row in batch) < _KEEP_SHARE * len(batch):
                 keep = [i for i, row in enumerate(batch) if not row.finish_reason]
                 alive = [alive[i] for i in keep]
-                index = torch.tensor(keep, device=tokens.device)
-                tokens = tokens[index]
-                state.select(index)
-            logits = self._forward(tokens[:, None], state)
+                state.select(torch.tensor(keep, device=self._lm.device))
+                batch = [batch[i] for i in keep]
+            # Rows that are done but not yet dropped go on with their last token; what they draw is thrown away.
+            logits = self._forward([row.out[-1:] for row in batch], state)
             step += 1
 
-    def _prefill(self, rows: list[_Row]) -> tuple[Any, _State]:
-        """One forward pass over the distinct prompts (left-padded), repeated for each row: logits (B, V), state."""
+    def _prefill(self, rows: list[Row]) -> tuple[Any, State]:
+        """Next-token logits (B, V) after the prompts. What several of them begin with goes through the model once."""
         import torch
 
-        distinct: dict[tuple[int, ...], int] = {}
-        index = [distinct.setdefault(tuple(row.ids), len(distinct)) for row in rows]
-        longest = max(map(len, distinct))
-        device = self._lm.device
-        ids = torch.zeros(len(distinct), longest, dtype=torch.long)
-        mask = torch.zeros(len(distinct), longest, dtype=torch.long)
-        for i, prompt in enumerate(distinct):
-            ids[i, longest - len(prompt) :] = torch.tensor(prompt)
-            mask[i, longest - len(prompt) :] = 1
-        cached = any(row.request.max_tokens > 1 for row in rows)
-        state = _State(mask.to(device), cached)
-        logits = self._forward(ids.to(device), state)
-        if len(distinct) < len(rows):
-            select = torch.tensor(index, device=device)
-            state.select(select)
-            logits = logits[select]
-        return logits, state
+        families = families_of(rows)
+        if len(families) == len(rows) or not all(family.shared for family in families):
+            state = State(self._lm.device, cached=any(row.request.max_tokens > 1 for row in rows))
+            return self._forward([row.ids for row in rows], state), state
+        state = State(self._lm.device, cached=True)
+        self._forward([family.rows[0].ids[: family.shared] for family in families], state)
+        index = [i for i, family in enumerate(families) for _ in family.rows]
+        state.select(torch.tensor(index, device=self._lm.device))
+        tails = [row.ids[family.shared :] for family in families for row in family.rows]  # in the order of `rows`
+        return self._forward(tails, state), state
 
-    def _forward(self, ids: Any, state: _State) -> Any:
-        """Next-token logits (B, V) in float32 after `ids` (B, T)."""
+    def _forward(self, blocks: list[list[int]], state: State) -> Any:
+        """Next-token logits (B, V) in float32 after another block of tokens per row, padded on the left."""
+        ids = state.extend(blocks)
         arguments = {"input_ids": ids, "attention_mask": state.mask, "use_cache": state.cached}
         if state.cache is not None:
             arguments["past_key_values"] = state.cache
@@ -270,25 +269,25 @@ class TransformersEngine:
         if "logits_to_keep" in self._takes:
             arguments["logits_to_keep"] = 1
         output = self._lm(**arguments)
-        state.advance(getattr(output, "past_key_values", None))
+        state.cache = output.past_key_values if state.cached else None
         return output.logits[:, -1, :].float()
 
-    def _note(self, logits: Any, tokens: Any, batch: list[_Row]) -> None:
+    def _note(self, logits: Any, tokens: Any, batch: list[Row]) -> None:
         """Append each living row's token and, where asked, its log-probs; see who is done."""
         assert self._chat is not None
-        notes = _logprobs(logits, tokens, batch, self._chat) if batch[0].wants_logprobs else [None] * len(batch)
+        notes = read_logprobs(logits, tokens, batch, self._chat) if batch[0].wants_logprobs else [None] * len(batch)
         for row, token, note in zip(batch, tokens.tolist(), notes, strict=True):
             if row.finish_reason:
                 continue
             row.out.append(token)
             if note is not None:
                 row.logprobs.append(note)
-            if token in self._eos or (row.request.stop and _stops(self._chat, row)):
+            if token in self._eos or (row.request.stop and stops(self._chat, row)):
                 row.finish_reason = "stop"
             elif len(row.out) >= row.request.max_tokens:
                 row.finish_reason = "length"
 
-    def _reply(self, row: _Row) -> Reply:
+    def _reply(self, row: Row) -> Reply:
         assert self._chat is not None
         ended = bool(row.out) and row.out[-1] in self._eos
         return local.build_reply(
@@ -301,113 +300,6 @@ class TransformersEngine:
             finish_reason=row.finish_reason,
             logprobs=row.logprobs if row.wants_logprobs else None,
         )
-
-
-class _Row:
-    """One request on its way through a batch."""
-
-    def __init__(self, request: Request, ids: list[int], seed: int, label_ids: set[int]) -> None:
-        self.request, self.ids, self.seed = request, ids, seed
-        self.label_ids = sorted(label_ids)
-        self.wants_logprobs = bool(request.labels or request.top_logprobs)
-        self.kind = (request.max_tokens > 1, request.temperature > 0, request.top_p < 1, self.wants_logprobs)
-        # One number per step is all the randomness of a sample: it depends on (seed, step), never on batch mates.
-        self.uniforms: np.ndarray[Any, np.dtype[np.float64]] | None = None
-        if request.temperature > 0:
-            self.uniforms = np.random.Generator(np.random.PCG64(seed)).random(request.max_tokens)
-        self.reset()
-
-    def reset(self) -> None:
-        self.out: list[int] = []
-        self.logprobs: list[TokenLogprob] = []
-        self.finish_reason = ""
-
-
-class _State:
-    """Attention mask (B, T so far) and key-value cache of a batch whose prompts are padded on the left."""
-
-    def __init__(self, mask: Any, cached: bool) -> None:
-        self.mask, self.cached, self.cache = mask, cached, None
-
-    def positions(self, n: int) -> Any:
-        """Positions of the last n tokens, (B, n): padding on the left takes none."""
-        return (self.mask.cumsum(-1) - 1).clamp(min=0)[:, -n:]
-
-    def advance(self, cache: Any) -> None:
-        """Take the cache that the model returned and make room for the next token."""
-        if self.cached:
-            self.cache = cache
-            self.mask = _append_ones(self.mask)
-
-    def select(self, index: Any) -> None:
-        self.mask = self.mask[index]
-        if self.cache is not None:
-            self.cache.batch_select_indices(index)
-
-
-def _append_ones(mask: Any) -> Any:
-    import torch
-
-    return torch.cat([mask, mask.new_ones(mask.shape[0], 1)], dim=1)
-
-
-def _pick(logits: Any, batch: list[_Row], step: int) -> Any:
-    """Next tokens (B,) from logits (B, V): argmax, or the inverse of the cumulative distribution at a uniform."""
-    import torch
-
-    if batch[0].uniforms is None:
-        return logits.argmax(-1)
-    # Rows that are done but not yet dropped have no number left; whatever they draw is thrown away.
-    draws = [row.uniforms[step] if step < len(row.uniforms) else 0.0 for row in batch if row.uniforms is not None]
-    wide = torch.float32 if logits.device.type == "mps" else torch.float64
-    column = {"device": logits.device, "dtype": wide}
-    temperature = torch.tensor([row.request.temperature for row in batch], **column)[:, None]
-    probabilities = (logits.to(wide) / temperature).softmax(-1)
-    uniform = torch.tensor(draws, **column)[:, None]
-    if batch[0].request.top_p >= 1:
-        return _invert(probabilities, uniform)
-    ranked, tokens = probabilities.sort(dim=-1, descending=True, stable=True)
-    top_p = torch.tensor([row.request.top_p for row in batch], **column)[:, None]
-    outside = ranked.cumsum(-1) - ranked >= top_p  # the token that crosses top_p is still inside
-    return tokens.gather(-1, _invert(ranked.masked_fill(outside, 0.0), uniform)[:, None])[:, 0]
-
-
-def _invert(weights: Any, uniform: Any) -> Any:
-    """Index (B,) of the first cumulative weight above uniform × total; weights (B, V), uniform (B, 1) in [0, 1)."""
-    import torch
-
-    cumulative = weights.cumsum(-1)
-    found = torch.searchsorted(cumulative, uniform * cumulative[:, -1:], right=True)
-    return found.clamp(max=weights.shape[-1] - 1)[:, 0]
-
-
-def _logprobs(logits: Any, tokens: Any, batch: list[_Row], chat: local.ChatFormat) -> list[TokenLogprob]:
-    """For each row: its token, every variant of its labels, its `top_logprobs` best; natural logs, temperature 1."""
-    import torch
-
-    logprobs = logits.log_softmax(-1)
-    own = logprobs.gather(-1, tokens[:, None])[:, 0].tolist()
-    wanted = sorted({i for row in batch for i in row.label_ids})
-    of_labels = logprobs[:, torch.tensor(wanted, dtype=torch.long, device=logits.device)].tolist()
-    k = min(max(row.request.top_logprobs for row in batch), logits.shape[-1])
-    best = logprobs.topk(k, dim=-1) if k else None
-    values, ids = (best.values.tolist(), best.indices.tolist()) if best else ([[]] * len(batch),) * 2
-    column = {token_id: i for i, token_id in enumerate(wanted)}
-    notes = []
-    for r, (row, token) in enumerate(zip(batch, tokens.tolist(), strict=True)):
-        n = row.request.top_logprobs
-        found = {token: own[r]} if n else {}
-        found.update(zip(ids[r][:n], values[r][:n], strict=True))
-        found.update((i, of_labels[r][column[i]]) for i in row.label_ids)
-        notes.append(TokenLogprob(chat.token_text(token), own[r], chat.top(found)))
-    return notes
-
-
-def _stops(chat: local.ChatFormat, row: _Row) -> bool:
-    """Whether a stop string has just been completed. Only a tail is decoded: a token is at least a byte."""
-    tail = max(len(stop.encode()) for stop in row.request.stop) + 4
-    text = chat.decode(row.out[-tail:])
-    return any(stop in text for stop in row.request.stop)
 
 
 def _base(lm: Any) -> Any:

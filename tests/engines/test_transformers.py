@@ -77,6 +77,32 @@ def test_label_log_probs_are_exact_for_every_variant_in_a_padded_batch(folder: P
         assert reply.usage.completion_tokens == 1
 
 
+def test_what_prompts_share_is_computed_once_and_changes_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes: list[int] = []
+    forward = TransformersEngine._forward
+
+    def counting(self: TransformersEngine, blocks: list[list[int]], state: Any) -> Any:
+        passes.append(sum(map(len, blocks)))
+        return forward(self, blocks, state)
+
+    monkeypatch.setattr(TransformersEngine, "_forward", counting)
+    prompts = [
+        f"the {animal} sat on the mat {end}" for animal in ("cat", "dog") for end in ("", "yes", "no why", "log")
+    ]
+    prompts.append("how")
+    replies = answers(folder, [ask(p, labels=["A", "B"], temperature=0.0) for p in prompts])
+    for prompt, reply in zip(prompts, replies, strict=True):
+        expected, tokenizer = reference(folder, prompt)
+        assert reply.logprobs is not None
+        for text, logprob in reply.logprobs[0].top:
+            (token_id,) = tokenizer(text, add_special_tokens=False).input_ids
+            assert logprob == pytest.approx(float(expected[token_id]), abs=1e-4)
+    assert len(passes) == 2
+    assert sum(passes) < sum(reply.usage.prompt_tokens for reply in replies) * 0.8
+
+
 def test_top_logprobs_are_the_best_in_order(folder: Path) -> None:
     (reply,) = answers(folder, [ask("the cat", top_logprobs=5, temperature=0.0)])
     assert reply.logprobs is not None
