@@ -1,0 +1,112 @@
+"""The Python API on every kind of data, inside and outside an event loop, against the stub server."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stub_server import StubHandle
+
+import rlaif
+from rlaif.errors import ConfigError, DataError
+
+ROWS = [
+    {
+        "id": "p1",
+        "prompt": "Why is the sky blue?",
+        "responses": ["Scattering.", "The sea.", "No idea."],
+        "topic": "x",
+    },
+    {"id": "p2", "prompt": "Name a prime.", "responses": ["Seven.", "Nine."]},
+]
+
+
+@pytest.fixture
+def engine(server: StubHandle) -> dict[str, Any]:
+    return {"engine": "openai", "model": "stub", "base_url": server.url}
+
+
+def test_judge_returns_the_judgments_of_every_pair_in_both_orders(engine: dict[str, Any]) -> None:
+    judgments = rlaif.judge(ROWS, engine=engine, rubric="helpfulness")
+    assert isinstance(judgments, list)
+    assert len(judgments) == 2 * (3 + 1)
+    assert {row["prompt_id"] for row in judgments} == {"p1", "p2"}
+    assert all(row["status"] == "ok" for row in judgments)
+    pairs = [tuple(row["response_ids"]) for row in judgments if row["prompt_id"] == "p2"]
+    assert pairs[0] == pairs[1][::-1]
+
+
+def test_a_data_frame_gives_a_data_frame(engine: dict[str, Any]) -> None:
+    pandas = pytest.importorskip("pandas")
+    found = rlaif.preferences(pandas.DataFrame(ROWS), engine=engine, rubric="helpfulness")
+    assert isinstance(found, pandas.DataFrame)
+    assert {"prompt", "chosen", "rejected", "probability", "judge_margin"} <= set(found.columns)
+    assert (found["probability"] > 0.5).all()
+    assert (found["chosen"].map(str) != found["rejected"].map(str)).all()
+
+
+def test_a_dataset_gives_a_dataset(engine: dict[str, Any]) -> None:
+    datasets = pytest.importorskip("datasets")
+    found = rlaif.judge(datasets.Dataset.from_list(ROWS), engine=engine, rubric="helpfulness")
+    assert isinstance(found, datasets.Dataset)
+    assert len(found) == 8
+
+
+def test_it_works_inside_a_running_loop(engine: dict[str, Any]) -> None:
+    async def notebook() -> tuple[int, int]:
+        blocking = rlaif.judge(ROWS, engine=engine, rubric="helpfulness")
+        awaited = await rlaif.ajudge(ROWS, engine=engine, rubric="helpfulness")
+        return len(blocking), len(awaited)
+
+    assert asyncio.run(notebook()) == (8, 8)
+
+
+def test_a_run_folder_keeps_what_was_paid_for(engine: dict[str, Any], server: StubHandle, tmp_path: Path) -> None:
+    first = rlaif.judge(ROWS, engine=engine, rubric="helpfulness", run=tmp_path / "run")
+    sent = server.stats()["requests"]
+    assert sent == 8
+    again = rlaif.judge(ROWS, engine=engine, rubric="helpfulness", run=tmp_path / "run")
+    assert again == first
+    assert server.stats()["requests"] == sent
+
+
+def test_generate_then_judge_then_pair(engine: dict[str, Any]) -> None:
+    prompts = [{"id": row["id"], "prompt": row["prompt"]} for row in ROWS]
+    answers = rlaif.generate(prompts, engine=engine, n=3, max_tokens=32)
+    assert {row["id"] for row in answers} == {"p1", "p2"}
+    judgments = rlaif.judge(answers, engine=engine, constitution="helpful-harmless-honest", principles="one")
+    preferences = rlaif.pair(judgments, select="all_pairs")
+    assert preferences
+    assert all(row["chosen_id"] != row["rejected_id"] for row in preferences)
+    assert all(0.5 < row["probability"] <= 1 for row in preferences)
+
+
+def test_a_wrong_argument_is_one_line(engine: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="unknown key; allowed here"):
+        rlaif.judge(ROWS, engine=engine, rubric="helpfulness", order="both")
+    with pytest.raises(ConfigError, match="name a rubric or a constitution"):
+        rlaif.judge(ROWS, engine=engine)
+    with pytest.raises(DataError, match="prompt"):
+        rlaif.judge([{"question": "?", "responses": ["a", "b"]}], engine=engine, rubric="helpfulness")
+
+
+def test_run_takes_a_mapping(engine: dict[str, Any], tmp_path: Path) -> None:
+    import json
+
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    manifest = rlaif.run(
+        {
+            "run": str(tmp_path / "run"),
+            "engines": {"judge": engine},
+            "prompts": {"path": str(path)},
+            "judge": {"rubric": "helpfulness"},
+            "pair": {},
+        },
+        overrides=["pair.select=all_pairs"],
+    )
+    assert manifest["stages"]["pair"]["status"] == "finished"
+    assert manifest["stages"]["judge"]["requests"]["sent"] == 8
+    assert (tmp_path / "run" / "preferences.jsonl").is_file()
