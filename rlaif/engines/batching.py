@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
+from rlaif.errors import EngineError
+
 J = TypeVar("J")
 _SETTLE_S = 0.002  # wait while more requests keep coming in this often …
 _SETTLE_LIMIT_S = 0.03  # … but no longer than this
@@ -38,39 +40,43 @@ class MicroBatcher(Generic[J]):
         return await future
 
     async def close(self) -> None:
-        """Drops what is waiting and ends the thread once its current batch is done; `submit` starts a new one."""
+        """Ends the thread once its current batch is done; whoever still waits gets an EngineError."""
+        self._stopping = True
+        self._waiting.put(None)
         if self._thread is not None:
-            self._stopping = True
-            self._waiting.put(None)
             await asyncio.to_thread(self._thread.join)
-            self._thread, self._waiting = None, queue.SimpleQueue()
+            self._thread = None
 
     def _work(self) -> None:
-        while (taken := self._take()) is not None:
+        while not self._stopping:
+            taken = self._take()
             futures = {id(job): future for job, future in taken}
-            for batch in self._plan([job for job, _ in taken]):
+            for batch in self._batches([job for job, _ in taken]):
                 live = [job for job in batch if not futures[id(job)].cancelled()]
-                if self._stopping:
-                    return
                 if live:
                     _resolve([futures[id(job)] for job in live], self._answers(live))
 
+    def _batches(self, jobs: list[J]) -> list[list[J]]:
+        return [jobs] if self._stopping else self._plan(jobs)
+
     def _answers(self, batch: list[J]) -> list[Any]:
+        if self._stopping:
+            return [EngineError("the engine was closed")] * len(batch)
         try:
             return self._run(batch)
         except Exception as error:  # handed to every caller of this batch, who records it
             return [error] * len(batch)
 
-    def _take(self) -> list[tuple[J, asyncio.Future[Any]]] | None:
-        """Everything that is waiting, after a short pause while a burst is still arriving. None: stop."""
+    def _take(self) -> list[tuple[J, asyncio.Future[Any]]]:
+        """Everything that is waiting, after a short pause while a burst is still arriving."""
         taken = [self._waiting.get()]
         deadline = time.monotonic() + _SETTLE_LIMIT_S
         while taken[-1] is not None:
             try:
                 taken.append(self._waiting.get(timeout=_SETTLE_S if time.monotonic() < deadline else 0))
             except queue.Empty:
-                return [item for item in taken if item is not None]
-        return None
+                break
+        return [item for item in taken if item is not None]
 
 
 def _resolve(futures: list[asyncio.Future[Any]], answers: list[Any]) -> None:

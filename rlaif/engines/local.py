@@ -133,8 +133,10 @@ def load_tokenizer(
     model: str, folder: Path | None, revision: str | None, where: str, *, offline: bool = False
 ) -> Any:
     """A Hugging Face tokenizer. `offline`: look for a hub id in the local cache only. Errors: EngineError."""
-    from transformers import AutoTokenizer
-
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise EngineError(f"{where}: needs the train extra (pip install 'rlaif[train]'): {error}") from None
     try:
         return AutoTokenizer.from_pretrained(
             str(folder or model),

@@ -7,6 +7,7 @@ import gc
 import os
 import queue
 import threading
+import warnings
 from importlib import metadata
 from typing import Any
 
@@ -136,6 +137,7 @@ class VLLMEngine:
         cpu = _is_cpu_build()
         _set_environment(cpu)
         self._load_chat()
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")
         try:
             from vllm.engine.arg_utils import EngineArgs
             from vllm.v1.engine.llm_engine import LLMEngine
@@ -225,15 +227,16 @@ class _Feed:
         self._inbox: queue.SimpleQueue[tuple[list[int], Any, asyncio.Future[Any]] | None] = queue.SimpleQueue()
         self._running: dict[str, asyncio.Future[Any]] = {}
         self._n_added = 0
+        self._ended: EngineError | None = None
         self._thread = threading.Thread(target=self._work, name="rlaif-vllm", daemon=True)
         self._thread.start()
 
     async def submit(self, ids: list[int], sampling: Any) -> Any:
-        """vLLM's RequestOutput. Errors: RequestFailed, EngineError once the engine is broken."""
-        if not self._thread.is_alive():
-            raise EngineError(f"{_WHERE}: the engine has stopped")
+        """vLLM's RequestOutput. Errors: RequestFailed, EngineError once the engine is broken or closed."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._inbox.put((ids, sampling, future))
+        if self._ended is not None:  # looked at after the put: whoever ends drains the inbox after setting it
+            raise self._ended
         return await future
 
     def close(self) -> None:
@@ -250,14 +253,18 @@ class _Feed:
                     if future is not None:
                         _settle(future, output)
                 self._drop_cancelled()
+            self._end(EngineError(f"{_WHERE}: the engine was closed"))
         except Exception as error:  # the engine is broken: everyone who waits, or still comes, must hear of it
-            broken = EngineError(f"{_WHERE}: vLLM failed: {type(error).__name__}: {local.one_line(error)}")
-            waiting = list(self._running.values())
-            while not self._inbox.empty():
-                item = self._inbox.get()
-                waiting += [item[2]] if item else []
-            for future in waiting:
-                _settle(future, broken)
+            self._end(EngineError(f"{_WHERE}: vLLM failed: {type(error).__name__}: {local.one_line(error)}"))
+
+    def _end(self, error: EngineError) -> None:
+        self._ended = error
+        waiting = list(self._running.values())
+        while not self._inbox.empty():
+            item = self._inbox.get()
+            waiting += [item[2]] if item else []
+        for future in waiting:
+            _settle(future, error)
 
     def _take_in(self) -> bool:
         """Move waiting requests into the engine; wait for one when the engine has nothing to do. False: stop."""

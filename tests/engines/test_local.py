@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,16 @@ def test_a_cancelled_request_never_reaches_the_model() -> None:
 
     asyncio.run(main())
     assert seen == [1]
+
+
+def test_closing_leaves_nobody_waiting() -> None:
+    async def main() -> list[object]:
+        batcher = MicroBatcher(lambda jobs: [[job] for job in jobs], lambda jobs: time.sleep(0.2) or jobs)
+        waiting = [asyncio.ensure_future(batcher.submit(i)) for i in range(3)]
+        await asyncio.sleep(0.1)
+        await batcher.close()
+        return list(await asyncio.gather(*waiting, return_exceptions=True))
+
+    first, *rest = asyncio.run(main())
+    assert first == 0
+    assert [str(error) for error in rest] == ["the engine was closed"] * 2

@@ -44,9 +44,10 @@ class Host:
     def run(self, work: Work, *arguments: Any) -> Any:
         return self._pool.submit(_work, work, *arguments).result()
 
-    def close(self) -> None:
-        self.run(close)
+    def close(self) -> str:
+        message: str = self.run(close)
         self._pool.shutdown()
+        return message
 
 
 def _start(model: str, options: dict[str, Any]) -> None:
@@ -70,7 +71,7 @@ def host(folder: Path) -> Iterator[Host]:
         patch.setenv("OMP_NUM_THREADS", "1")
         host = Host(folder, **OPTIONS)
         yield host
-        host.close()
+        assert "the engine was closed" in host.close()
         assert not Path(f"/proc/{host.pid}").exists()
 
 
@@ -78,8 +79,13 @@ def ask(content: str, **changes: Any) -> Request:
     return Request(role="judge", messages=[{"role": "user", "content": content}], **{"max_tokens": 1, **changes})
 
 
-async def close(engine: VLLMEngine) -> None:
+async def close(engine: VLLMEngine) -> str:
+    """Close while a request is running: what its caller gets."""
+    running = asyncio.ensure_future(engine.complete(ask("the cat", max_tokens=240, extra={"ignore_eos": True}), 1))
+    await asyncio.sleep(0.02)
     await engine.close()
+    (error,) = await asyncio.gather(running, return_exceptions=True)
+    return str(error)
 
 
 async def all_of(engine: VLLMEngine | TransformersEngine, requests: list[Request], seeds: list[int]) -> list[Reply]:
