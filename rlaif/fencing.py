@@ -26,6 +26,8 @@ _BREAK = "\u200b"
 
 def neutralise(text: str) -> str:
     """Break chat-template control tokens inside `text`, visibly nothing else."""
+    if "<" not in text and "[" not in text:  # nearly every text: four times as fast as the search
+        return text
     return _CONTROL.sub(lambda match: match.group() + _BREAK, text)
 
 

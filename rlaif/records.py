@@ -24,11 +24,9 @@ _MIRROR = {FIRST: SECOND, SECOND: FIRST}
 
 def make_id(*parts: object) -> str:
     """16 hex digits that depend on every part and on their order."""
-    digest = hashlib.blake2b(digest_size=8)
-    for part in parts:
-        data = str(part).encode("utf-8", "surrogatepass")
-        digest.update(len(data).to_bytes(8, "little") + data)
-    return digest.hexdigest()
+    data = [str(part).encode("utf-8", "surrogatepass") for part in parts]
+    framed = b"".join(len(item).to_bytes(8, "little") + item for item in data)
+    return hashlib.blake2b(framed, digest_size=8).hexdigest()
 
 
 class Usage(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -71,6 +71,14 @@ def canonical_key(request: Request, identity: str) -> str:
     return hashlib.sha256(_canonical(request) + b"\x00" + identity.encode()).hexdigest()[:32]
 
 
+def keys(request: Request, identity: str) -> tuple[str, str]:
+    """(content_key, canonical_key), for the price of one."""
+    digest = hashlib.sha256(_canonical(request))
+    content = digest.hexdigest()[:32]
+    digest.update(b"\x00" + identity.encode())
+    return content, digest.hexdigest()[:32]
+
+
 def seed_of(key: str) -> int:
     """The 63-bit seed of a request: a resumed run draws what the unbroken one would have drawn."""
     return int(key[:16], 16) >> 1

@@ -150,19 +150,17 @@ def _most_likely(shares: dict[str, float]) -> str | None:
 
 def _label_probabilities(position: TokenLogprob, labels: tuple[str, ...]) -> tuple[dict[str, float], float, float]:
     """Probability of each label that is listed, of everything listed, and of the least likely one listed."""
-    listed = list(position.top)
+    listed = position.top
     if all(token != position.token for token, _ in listed):
-        listed.append((position.token, position.logprob))
+        listed = [*listed, (position.token, position.logprob)]
+    # NaN, which some servers send, is no probability; a positive log-prob is rounding
+    values = [math.exp(logprob) if logprob < 0.0 else float(logprob == logprob) for _, logprob in listed]
     probability: dict[str, float] = {}
-    total, least = 0.0, 1.0
-    for token, logprob in listed:
-        value = math.exp(min(logprob, 0.0)) if not math.isnan(logprob) else 0.0
-        total += value
-        least = min(least, value)
-        label = plain(token).strip()
+    for (token, _), value in zip(listed, values, strict=True):
+        label = (token if token.isascii() else plain(token)).strip()
         if label in labels:
             probability[label] = probability.get(label, 0.0) + value
-    return probability, total, least
+    return probability, math.fsum(values), min(values)
 
 
 def _verdict_position(tokens: list[TokenLogprob]) -> TokenLogprob | None:
