@@ -37,7 +37,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not hasattr(arguments, "func"):
         parser.print_help()
         return 0
-    return guarded(lambda: int(arguments.func(arguments) or 0))
+    code = guarded(lambda: int(arguments.func(arguments) or 0))
+    if code == 130 and arguments.func is _child:
+        # A thread may still be loading a model, and an exit would wait for it. The parent ends what is left.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def guarded(command: Callable[[], int]) -> int:
@@ -62,9 +68,15 @@ def guarded(command: Callable[[], int]) -> int:
     except Exception as error:
         code = getattr(error, "code", None)
         if type(error).__name__ == "ChildFailed" and isinstance(code, int):
-            return code
+            return code if code <= 130 else _fail(_ended_by(code - 128), code)
         hint = "this is a bug in rlaif; RLAIF_TRACEBACK=1 shows where"
         return _fail(f"{type(error).__name__}: {error} ({hint})", 1)
+
+
+def _ended_by(number: int) -> str:
+    """A stage's process that was killed could not say anything itself."""
+    why = "; did it run out of memory?" if number == 9 else "."
+    return f"the stage's own process was ended by signal {number}{why} Run the same command to go on"
 
 
 def _fail(message: object, code: int) -> int:
@@ -214,8 +226,10 @@ def _show(arguments: argparse.Namespace) -> int:
 
 def _child(arguments: argparse.Namespace) -> int:
     from rlaif import pipeline
+    from rlaif.process import let_interrupts_in
     from rlaif.store import RunFolder
 
+    let_interrupts_in()
     with RunFolder(arguments.run) as folder:
         config = pipeline.load_manifest_config(folder)
         pipeline.run_stage_here(

@@ -46,7 +46,8 @@ class Lane:
 
     @property
     def started(self) -> bool:
-        return self._started is not None
+        """Whether the engine's start has come to an end, so that there is something to close."""
+        return self._started is not None and self._started.done()
 
     async def acquire(self) -> None:
         """Wait for a place in flight, first come first served."""

@@ -24,18 +24,31 @@ def run_child(arguments: Sequence[str], env: Mapping[str, str] | None = None, pa
     SIGINT and SIGTERM are forwarded to the child and all it started. The second one, or 30 s, ends them for good.
     Whatever the child left behind is killed before this returns.
     """
-    return run_command([sys.executable, "-m", "rlaif", *arguments], env, pass_fds)
+    return run_command([sys.executable, "-m", "rlaif", *arguments], env, pass_fds, hold_interrupts=True)
 
 
-def run_command(command: Sequence[str], env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()) -> int:
-    """`run_child` for any command that calls `die_with_parent` early on."""
-    process = subprocess.Popen(command, env=child_environment(env), start_new_session=True, pass_fds=pass_fds)
+def run_command(
+    command: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    pass_fds: Sequence[int] = (),
+    *,
+    hold_interrupts: bool = False,
+) -> int:
+    """`run_child` for any command that calls `die_with_parent` early on.
+
+    `hold_interrupts`: SIGINT waits until the child calls `let_interrupts_in`. A child that dies of a signal after a
+    forwarded SIGINT was interrupted: 130.
+    """
+    with _interrupts_held() if hold_interrupts else contextlib.nullcontext():
+        process = subprocess.Popen(command, env=child_environment(env), start_new_session=True, pass_fds=pass_fds)
     try:
-        with _forwarding(process):
+        with _forwarding(process) as forwarded:
             code = process.wait()
     finally:
         _signal_group(process.pid, signal.SIGKILL)
         process.wait()
+    if code < 0 and signal.SIGINT in forwarded:
+        return 128 + signal.SIGINT
     return code if code >= 0 else 128 - code
 
 
@@ -91,15 +104,35 @@ def _watch(parent: int) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
+def let_interrupts_in() -> None:
+    """In a child of `run_command`, once it can end cleanly: a Ctrl-C that came before now arrives."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
 @contextlib.contextmanager
-def _forwarding(process: subprocess.Popen[Any]) -> Iterator[None]:
-    """Pass SIGINT and SIGTERM on to the child's group while it runs. Handlers exist only in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
+def _interrupts_held() -> Iterator[None]:
+    """A child that is started in here gets no SIGINT while it still imports: it waits for `let_interrupts_in`."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
         yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _forwarding(process: subprocess.Popen[Any]) -> Iterator[list[int]]:
+    """Pass SIGINT and SIGTERM on to the child's group while it runs; yields the list of those that came.
+
+    Handlers exist only in the main thread.
+    """
+    forwarded: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield forwarded
         return
     timers: list[threading.Timer] = []
 
     def forward(number: int, _frame: object) -> None:
+        forwarded.append(number)
         if timers:
             _signal_group(process.pid, signal.SIGKILL)
             return
@@ -111,7 +144,7 @@ def _forwarding(process: subprocess.Popen[Any]) -> Iterator[None]:
 
     previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield forwarded
     finally:
         for timer in timers:
             timer.cancel()
