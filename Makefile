@@ -22,7 +22,7 @@ quickstart: setup ## the main job on the shipped tiny models: judge, pair, train
 	@$(BIN)/rlaif run pipelines/quickstart.yaml
 
 lint: setup-dev ## ruff and mypy
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+	@$(BIN)/ruff check rlaif tests benchmarks && $(BIN)/ruff format --check rlaif tests benchmarks && $(BIN)/mypy
 
 test: lint ## lint, then every test
 	@$(BIN)/pytest
