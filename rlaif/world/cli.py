@@ -8,6 +8,21 @@ import sys
 from pathlib import Path
 from typing import Any
 
+_ENVIRONMENT = {
+    "OMP_WAIT_POLICY": "passive",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+}
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return number
+
 
 def add_parser(subparsers: Any) -> None:
     """Add the `world` command to the main parser."""
@@ -21,7 +36,7 @@ def _add_commands(world: argparse.ArgumentParser) -> None:
     build.add_argument("what", choices=("policy", "judge", "second-judge"))
     build.add_argument("--out", type=Path, required=True, help="folder to write the model to")
     build.add_argument("--seed", type=int, default=0)
-    build.add_argument("--steps", type=int, help="optimizer steps; the default is what the shipped weights had")
+    build.add_argument("--steps", type=_positive, help="optimizer steps; the default is what the shipped weights had")
     build.set_defaults(func=_build)
     prompts = commands.add_parser("prompts", help="write the prompts of the tiny world as JSONL")
     prompts.add_argument("--out", type=Path, required=True, help="file to write")
@@ -32,19 +47,21 @@ def _add_commands(world: argparse.ArgumentParser) -> None:
     check = commands.add_parser("check", help="measure the shipped models against the oracle")
     check.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
     check.add_argument("--models", type=Path, help="folder with policy/, judge/ and second-judge/")
-    check.add_argument("--pairs", type=int, default=400, help="pairs per principle in each set")
+    check.add_argument("--pairs", type=_positive, default=400, help="pairs per principle in each set")
     check.add_argument("--split", choices=("heldout", "dev"), default="heldout", help="dev is for decisions")
     check.add_argument("--seed", type=int, default=0)
     check.set_defaults(func=_check)
 
 
-def _quiet_threads() -> None:
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+def _before_torch() -> None:
+    """Settings that torch and transformers read when they are imported; nothing here needs a network."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
 
 
 def _build(args: argparse.Namespace) -> int:
-    _quiet_threads()
+    _writable(args.out)
+    _before_torch()
     from dataclasses import replace
 
     from rlaif.world.train_judge import JUDGE, SECOND_JUDGE, train_judge
@@ -58,20 +75,42 @@ def _build(args: argparse.Namespace) -> int:
     return 0
 
 
+def _writable(folder: Path) -> None:
+    """Make `folder` now, rather than find out after minutes of training that it cannot be made."""
+    from rlaif.errors import ConfigError
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {folder}: {error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"--out {folder}: this folder cannot be written to")
+
+
 def _prompts(args: argparse.Namespace) -> int:
+    from rlaif.errors import ConfigError
     from rlaif.world.prompts import write_prompts
 
+    if args.n < 0:
+        raise ConfigError(f"--n {args.n}: give how many prompts, or 0 for all of them")
+    _writable(args.out.parent)
     n = write_prompts(args.out, args.n, args.seed, "heldout" if args.heldout else "train")
     print(f"{n} prompts written to {args.out}")
     return 0
 
 
 def _check(args: argparse.Namespace) -> int:
-    _quiet_threads()
+    _before_torch()
+    from rlaif.errors import ConfigError
     from rlaif.paths import shipped
+
+    folder = args.models or shipped("data") / "tiny"
+    for name in ("policy", "judge"):
+        if not (folder / name / "config.json").is_file():
+            raise ConfigError(f"{folder}: no model in {name}/; the folder must hold policy/ and judge/")
     from rlaif.world.check import run_check
 
-    return run_check(args.models or shipped("data") / "tiny", args.pairs, args.split, args.seed, as_json=args.json)
+    return run_check(folder, args.pairs, args.split, args.seed, as_json=args.json)
 
 
 def main(argv: list[str] | None = None) -> int:

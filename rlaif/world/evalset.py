@@ -70,7 +70,7 @@ def sampled_pairs(n: int, seed: int, samples: dict[WorldPrompt, list[str]], word
     """Up to `n` pairs per principle of different responses that the policy gave to one prompt."""
     rng = random.Random(f"sampled-pairs/{seed}")
     pairs = {
-        prompt: [(prompt, *pair) for pair in itertools.permutations(sorted(set(texts)), 2) if pair[0] < pair[1]]
+        prompt: [(prompt, *pair) for pair in itertools.combinations(sorted(set(texts)), 2)]
         for prompt, texts in samples.items()
     }
 

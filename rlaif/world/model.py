@@ -73,7 +73,9 @@ def load(folder: Path) -> tuple[Any, Any]:
     """(model in float32 and eval mode, tokenizer) from a folder."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     return model.eval(), tokenizer

@@ -101,6 +101,5 @@ def prompt_rows(n: int, seed: int, split: Split) -> list[dict[str, str]]:
 def write_prompts(path: Path, n: int, seed: int, split: Split) -> int:
     """Write the rows as JSONL; the same arguments give the same bytes. Returns how many."""
     rows = prompt_rows(n, seed, split)
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
     return len(rows)
