@@ -83,7 +83,7 @@ def _from_data(arguments: argparse.Namespace, stage: str) -> dict[str, Any]:
 
 
 def _apply_flags(raw: dict[str, Any], arguments: argparse.Namespace) -> None:
-    if arguments.run:
+    if arguments.run is not None:
         raw["run"] = arguments.run
     if arguments.limit is not None:
         source = raw.get("prompts")

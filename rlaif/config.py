@@ -107,7 +107,7 @@ class PairSection(Section):
 
 
 class ExportSection(Section):
-    formats: list[Literal["parquet", "jsonl"]] = ["parquet"]
+    formats: list[Literal["parquet", "jsonl"]] = Field(default=["parquet"], min_length=1)
     test_fraction: float = Field(default=0.1, ge=0, lt=1)  # of the prompts, never of the rows
     trl_margin: bool = False  # also write `margin`; TRL's reward trainer then subtracts it in its loss
 
@@ -152,7 +152,7 @@ class Budget(Section):
 
 
 class Pipeline(Section):
-    run: str  # the run folder
+    run: str = Field(min_length=1)  # the run folder
     seed: int = 0
     engines: dict[str, EngineSpec] = {}
     prompts: Source | None = None

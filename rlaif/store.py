@@ -172,10 +172,10 @@ class Journal:
         """Append one reply. Errors: StoreError (disk full, …); the file then ends where it ended before."""
         entry = Entry(key=key, content=content, t=round(time.time(), 3), role=role, reply=reply)
         row = self._encode(entry) + b"\n"
+        written = 0
         try:
-            written = os.write(self._fd, row)
-            if written != len(row):
-                raise OSError(28, "No space left on device")
+            while written < len(row):  # a short write is followed by the error that says why
+                written += os.write(self._fd, row[written:])
         except OSError as error:
             os.ftruncate(self._fd, self._end)
             raise StoreError(f"{self.path}: cannot write to the journal: {error.strerror}") from None

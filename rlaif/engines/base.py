@@ -77,6 +77,9 @@ def load(spec: Mapping[str, Any], where: str = "engines") -> Engine:
         engine: Engine = cls(**options)
     except TypeError as error:
         raise ConfigError(f"{where}: engine {name!r}: {_plain(error)}") from None
+    concurrency: object = engine.capabilities.concurrency
+    if not isinstance(concurrency, int) or concurrency < 1:
+        raise ConfigError(f"{where}.concurrency: expected a whole number of at least 1, got {concurrency!r}")
     return engine
 
 
