@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 STAGE_HELP = {
@@ -32,6 +33,8 @@ TARGET is a pipeline (.yaml), a run folder, or your own data file. Any key of th
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code and never raises for what a user can cause."""
     given = list(sys.argv[1:] if argv is None else argv)
+    if not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.append(str(Path.cwd()))  # a judge of the user's own, as `python -m rlaif` finds it
     parser = build_parser(given)
     arguments = parser.parse_args(given)
     if not hasattr(arguments, "func"):
@@ -119,7 +122,8 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     named = argv[0] if argv else ""
     _lazy_command(commands, named, "rubric", "list, show, check, preview and start rubrics", "rlaif.rubric_cli")
     _lazy_command(commands, named, "world", "the tiny offline world: measure it, build its models", "rlaif.world.cli")
-    _child_command(commands)
+    if named == "_stage":
+        _child_command(commands)
     return parser
 
 

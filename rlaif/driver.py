@@ -309,6 +309,8 @@ class Driver:
         def interrupt() -> None:
             if isinstance(self._halt, KeyboardInterrupt):
                 self._sending = 0
+            elif self._progress and self._sending:
+                self._progress.note(f"stopping, {self._sending} replies are on their way (Ctrl-C again: do not wait)")
             self._stop(KeyboardInterrupt())
 
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

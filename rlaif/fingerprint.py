@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,7 +87,9 @@ def _files(config: Pipeline, stage: str) -> Iterator[Path]:
         yield resolve(config.prompts.path, Path())
     if stage == "evaluate" and config.evaluate:
         yield resolve(config.evaluate.prompts.path, Path())
-    if stage in ("judge", "pair", "evaluate") and config.judge and (config.judge.rubric or config.judge.constitution):
+    for name in _own_code(config, stage):
+        yield from _module_file(name)
+    if stage in ("judge", "pair", "evaluate") and config.judge:
         standard = find_standard(config.judge)
         if standard is not None and standard.path is not None:
             yield standard.path
@@ -96,6 +99,23 @@ def _files(config: Pipeline, stage: str) -> Iterator[Path]:
         yield resolve(section.model, Path())
         if section.dataset:
             yield resolve(section.dataset, Path())
+
+
+def _own_code(config: Pipeline, stage: str) -> list[str]:
+    """Import paths of the user's own judges, selectors and metrics."""
+    names = [config.judge.judge] if config.judge and stage in ("judge", "evaluate") else []
+    names += [config.pair.select] if config.pair and stage == "pair" else []
+    names += config.evaluate.metrics if config.evaluate and stage == "evaluate" else []
+    return [name for name in names if ":" in name]
+
+
+def _module_file(name: str) -> Iterator[Path]:
+    try:
+        spec = importlib.util.find_spec(name.partition(":")[0])
+    except (ImportError, ValueError):
+        return  # the stage itself says what is wrong with it
+    if spec is not None and spec.origin is not None:
+        yield Path(spec.origin)
 
 
 def outputs_of(config: Pipeline, stage: str) -> list[str]:

@@ -50,6 +50,11 @@ class Progress:
         if not self.quiet:
             self._print(self._line(stats, time.monotonic()), final=True)
 
+    def note(self, text: str) -> None:
+        """A line of its own."""
+        if not self.quiet:
+            self._print(f"{self.label}: {text}", final=True)
+
     def _line(self, stats: Stats, now: float) -> str:
         elapsed = max(now - self._start, 1e-9)
         rate = self.rows / elapsed
