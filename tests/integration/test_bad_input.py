@@ -140,6 +140,10 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "no samplers": (set_key("generate", "samplers", value=[]), r"generate\.samplers: "),
     "margin of one": (set_key("pair", "min_margin", value=1), r"pair\.min_margin: "),
     "margin not a number": (set_key("pair", "min_margin", value=float("nan")), r"pair\.min_margin: "),
+    "weight not a number": (
+        set_key("pair", "principle_weights", value={"kind": float("nan")}),
+        r"pair\.principle_weights\.kind: .*'nan'",
+    ),
     "all prompts held out": (set_key("export", "test_fraction", value=1), r"export\.test_fraction: "),
     "unknown export format": (set_key("export", "formats", value=["csv"]), r"export\.formats\.0: "),
     "no export format": (set_key("export", "formats", value=[]), r"export\.formats: "),
