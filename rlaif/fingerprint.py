@@ -40,7 +40,7 @@ def _sections(config: Pipeline, stage: str) -> list[Any]:
         "pair": ["pair"],
         "export": ["export"],
         "train": ["train"],
-        "evaluate": ["evaluate", "judge"],
+        "evaluate": ["evaluate", "judge", "pair", "generate"],
         "report": ["report"],
     }[stage]
     extra: list[Any] = [config.generate is None] if stage == "prompts" else []

@@ -83,7 +83,9 @@ def _generate_load(context: Context, prompts: list[Prompt]) -> _Load:
     for sampler in section.samplers:
         count = _counter(context, sampler.engine)
         some = prompts[:_SAMPLED]
-        mean = sum(count(sampling_request(prompt, sampler, 0).messages) for prompt in some) / max(1, len(some))
+        mean = sum(
+            count(sampling_request(prompt, sampler, 0, context.config.seed).messages) for prompt in some
+        ) / max(1, len(some))
         n = len(prompts) * sampler.n
         total = _Load(
             total.requests + n, total.tokens_in + round(mean * n), total.tokens_out + sampler.max_tokens * n

@@ -176,6 +176,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `labels`: the verdict labels whose log-probabilities are wanted at every position of the reply. An engine that
     can read them exactly adds them to `TokenLogprob.top`; the others give their `top_logprobs` best.
+    `seed`: the run's, for requests that draw: another seed is another draw. `sample` and `attempt` number draws.
     `json_schema`: structured output, through the engine's own means. `extra`: passed to the engine as it is.
     """
 
@@ -189,6 +190,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     top_logprobs: int = 0
     json_schema: dict[str, Any] | None = None
     sample: int = 0
+    seed: int = 0
     attempt: int = 0
     extra: dict[str, Any] = {}
 

@@ -33,7 +33,7 @@ _LOCK_FD = "RLAIF_LOCK_FD"  # a stage's child process inherits its parent's lock
 # `role` only routes, so it is not in the key
 _DEFAULTS: list[tuple[str, Any]] = [
     ("max_tokens", 512), ("temperature", 1.0), ("top_p", 1.0), ("stop", []), ("labels", []), ("top_logprobs", 0),
-    ("json_schema", None), ("sample", 0), ("attempt", 0), ("extra", {}),
+    ("json_schema", None), ("sample", 0), ("seed", 0), ("attempt", 0), ("extra", {}),
 ]  # fmt: skip
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 

@@ -171,6 +171,7 @@ CHANGES: dict[str, Any] = {
     "top_logprobs": 1,
     "json_schema": {},
     "sample": 1,
+    "seed": 1,
     "attempt": 1,
     "extra": {"a": None},
 }

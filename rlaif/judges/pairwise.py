@@ -65,7 +65,7 @@ class PairwiseJudge:
         looks = self._looks(task)
         if task.responses[0].text == task.responses[1].text:
             return [self._identical(task.prompt, look) for look in looks]
-        replies = yield [self.request(task.prompt, look) for look in looks]
+        replies = yield [self.request(task.prompt, look, task.seed) for look in looks]
         return [self._judgment(task.prompt, look, reply) for look, reply in zip(looks, replies, strict=True)]
 
     def _looks(self, task: Task) -> list[_Look]:
@@ -86,7 +86,7 @@ class PairwiseJudge:
             applicable = rng.choices(applicable, [principle.weight for principle in applicable])
         return [(principle, principle.wording(rng)) for principle in applicable]
 
-    def request(self, prompt: Prompt, look: _Look) -> Request:
+    def request(self, prompt: Prompt, look: _Look, seed: int) -> Request:
         labels = self.choice.labels
         principle_id = look.principle.id if look.principle else None
         context = pairwise_context(
@@ -100,6 +100,7 @@ class PairwiseJudge:
             temperature=self.temperature,
             labels=list(labels) if reads_logprobs else [],
             top_logprobs=_TOP_LOGPROBS if reads_logprobs else 0,
+            seed=seed if self.temperature > 0 and not reads_logprobs else 0,
             extra=self.extra,
         )
 

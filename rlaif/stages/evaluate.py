@@ -90,7 +90,7 @@ def _comparisons(
 
 
 def _sampled(context: Context, sampler: Sampler, prompts: Sequence[Prompt]) -> list[list[Response | Dropped]]:
-    jobs = (samples_job(prompt, sampler) for prompt in prompts)
+    jobs = (samples_job(prompt, sampler, context.config.seed) for prompt in prompts)
     return list(context.drive(f"{STAGE}: {sampler.name}", [sampler.engine], jobs, len(prompts)))
 
 
@@ -108,9 +108,9 @@ def sampler_of(config: Pipeline, section: EvaluateSection, start: str, engine: s
     return base.model_copy(update=changes)
 
 
-def samples_job(prompt: Prompt, sampler: Sampler) -> Job[list[Response | Dropped]]:
+def samples_job(prompt: Prompt, sampler: Sampler, seed: int = 0) -> Job[list[Response | Dropped]]:
     """All of a policy's samples of one prompt. Repeated ones stay: here they are what the policy does."""
-    replies = yield [sampling_request(prompt, sampler, sample) for sample in range(sampler.n)]
+    replies = yield [sampling_request(prompt, sampler, sample, seed) for sample in range(sampler.n)]
     return [_response(prompt, sampler.name or "", sample, reply) for sample, reply in enumerate(replies)]
 
 

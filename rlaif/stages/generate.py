@@ -28,7 +28,7 @@ def run(context: Context) -> dict[str, Any]:
     roles = sorted({sampler.engine for sampler in section.samplers})
     if len(roles) > 1:
         _one_model_at_a_time(context, prompts, section.samplers, roles)
-    jobs = (candidates_job(prompt, section.samplers) for prompt in prompts)
+    jobs = (candidates_job(prompt, section.samplers, context.config.seed) for prompt in prompts)
 
     def responses() -> Iterator[Response]:
         for candidates in context.drive("generate", roles, jobs, len(prompts)):
@@ -45,16 +45,18 @@ def _one_model_at_a_time(context: Context, prompts: list[Prompt], samplers: list
     for role in roles:
         if context.engine_spec(role).engine in IN_PROCESS:
             mine = [sampler for sampler in samplers if sampler.engine == role]
-            jobs = (candidates_job(prompt, mine) for prompt in prompts)
+            jobs = (candidates_job(prompt, mine, context.config.seed) for prompt in prompts)
             deque(context.drive(f"generate ({role})", [role], jobs, len(prompts)), maxlen=0)
 
 
-def candidates_job(prompt: Prompt, samplers: list[Sampler], stage: str = "generate") -> Job[Candidates]:
+def candidates_job(
+    prompt: Prompt, samplers: list[Sampler], seed: int = 0, stage: str = "generate"
+) -> Job[Candidates]:
     """All samplers' responses to one prompt. A repeated, empty or failed one is dropped with its reason."""
     requests, origins = [], []
     for sampler in samplers:
         for sample in range(sampler.n):
-            requests.append(sampling_request(prompt, sampler, sample))
+            requests.append(sampling_request(prompt, sampler, sample, seed))
             origins.append((sampler.name or sampler.engine, sample))
     replies = yield requests
     found = Candidates([], [])
@@ -70,7 +72,8 @@ def candidates_job(prompt: Prompt, samplers: list[Sampler], stage: str = "genera
     return found
 
 
-def sampling_request(prompt: Prompt, sampler: Sampler, sample: int) -> Request:
+def sampling_request(prompt: Prompt, sampler: Sampler, sample: int, seed: int) -> Request:
+    """`seed`: the run's. A greedy request draws nothing, so its key does not change with it."""
     messages: list[Message] = [{"role": "system", "content": sampler.system}] if sampler.system else []
     return Request(
         role=sampler.engine,
@@ -80,6 +83,7 @@ def sampling_request(prompt: Prompt, sampler: Sampler, sample: int) -> Request:
         top_p=sampler.top_p,
         stop=sampler.stop,
         sample=sample,
+        seed=seed if sampler.temperature > 0 else 0,
         extra=sampler.extra,
     )
 

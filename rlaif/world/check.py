@@ -15,7 +15,7 @@ from rlaif.world.oracle import PRINCIPLES
 from rlaif.world.phrases import Split
 from rlaif.world.prompts import WorldPrompt, prompts_of
 
-_SAMPLES_PER_PROMPT = 4
+_SAMPLES_PER_PROMPT = 6
 _N_TIES = 300
 _SETS = ("grammar", "policy_samples", "shifted")
 
@@ -83,7 +83,7 @@ def bars(figures: dict[str, Any]) -> dict[str, bool]:
             part = judge[name]
             held[f"{name}: macro >= {macro}"] = part["accuracy_macro"] >= macro
             held[f"{name}: every principle >= {each}"] = min(part["accuracy_by_principle"].values()) >= each
-            held[f"{name}: ties <= 0.40"] = part["tie_share"] <= 0.40
+            held[f"{name}: ties <= 0.40"] = max(part["tie_share_by_principle"].values()) <= 0.40
             if name != "shifted":
                 held[f"{name}: order consistency >= 0.95"] = part["order_consistency"] >= 0.95
         for name, accuracy in judge.get("baseline", {}).items():

@@ -18,7 +18,7 @@ from rlaif.world.prompts import DOMAIN_WEIGHTS, DOMAINS, WorldPrompt, sample_pro
 _DOMAINS: dict[str, dict[str, float]] = {name: dict(zip(DOMAINS, DOMAIN_WEIGHTS, strict=True)) for name in PRINCIPLES}
 _DOMAINS["helpful"]["unknown"] = 0.0
 _DOMAINS["honest"].update(howto=0.0, harm=0.0)
-_DOMAINS["harmless"].update(fact=0.16, howto=0.07, harm=0.7, unknown=0.07)
+_DOMAINS["harmless"].update(fact=0.08, howto=0.04, harm=0.85, unknown=0.03)
 
 
 @dataclass(frozen=True)
