@@ -217,7 +217,9 @@ def _execute(arguments: argparse.Namespace, config: Any, stages: list[str] | Non
         config, stages, retry=arguments.retry, force=arguments.force, quiet=arguments.quiet,
         say=lambda line: print(line, flush=True),
     )  # fmt: skip
-    print(f"run folder: {config.run}")
+    report = Path(config.run) / "report.html"
+    ran_report = "report" in (stages if stages is not None else pipeline.stages_of(config))
+    print(f"report: {report}" if ran_report else f"run folder: {config.run}")
     return 0
 
 

@@ -45,9 +45,10 @@ def _raw_config(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         from rlaif.pipeline import load_manifest_config
         from rlaif.store import RunFolder
 
-        return load_manifest_config(RunFolder(path)).model_dump(mode="json") | {
-            "run": target
-        }, f"{target}/manifest.json"
+        raw = load_manifest_config(RunFolder(path)).model_dump(mode="json") | {"run": target}
+        for limit in ("max_requests", "max_cost"):  # the limits of an earlier command are not those of this one
+            raw["budget"].pop(limit, None)
+        return raw, f"{target}/manifest.json"
     if path.suffix in (".yaml", ".yml") or _shipped_pipeline(target):
         path = path if path.is_file() else _shipped_pipeline(target) or path
         return configs.read_yaml(path), str(path)

@@ -14,4 +14,4 @@ def run(context: Context) -> dict[str, Any]:
     section = dpo_section(context.config)
     dataset = section.dataset or context.folder.path / "dataset"
     training = train_dpo(section, dataset, context.folder.path / "policy", context.config.seed)
-    return {name: training[name] for name in ("pairs", "steps") if name in training}
+    return {"pairs": training["n_train"], "steps": training["steps"]}

@@ -42,6 +42,7 @@ def train_dpo(section: DPOSection, dataset: Path | str, out: Path, seed: int) ->
     """
     common.prepare_environment()
     started, given = time.monotonic(), {"seed": seed, **section.args}
+    named, source = section.model, str(dataset)  # as the user wrote them: what the record tells
     section = section.model_copy(update={"model": common.located(section.model)})
     dataset = common.located(str(dataset))
     workspace = Workspace(Path(out))
@@ -51,9 +52,9 @@ def train_dpo(section: DPOSection, dataset: Path | str, out: Path, seed: int) ->
             record = {
                 "version": TRAINING_VERSION,
                 "method": "dpo",
-                "model": section.model,
+                "model": named,
                 "model_sha256": common.folder_sha256(section.model),
-                "dataset": {"source": str(dataset), "sha256": common.dataset_sha256(train), "pairs": len(train)},
+                "dataset": {"source": source, "sha256": common.dataset_sha256(train), "pairs": len(train)},
                 "n_train": len(train),
                 "soft_labels": section.soft_labels,
                 "lora": section.lora,
