@@ -45,7 +45,7 @@ class Recipe:
 
 
 JUDGE = Recipe(JUDGE_SHAPE, "judge")
-SECOND_JUDGE = Recipe(SECOND_JUDGE_SHAPE, "second-judge", steps=3000, drill_share=0.24, short_until=0.5, lr=3e-3)
+SECOND_JUDGE = Recipe(SECOND_JUDGE_SHAPE, "second-judge", drill_share=0.24, short_until=0.5, lr=3e-3)
 
 
 class _Heads:

@@ -65,24 +65,20 @@ def test_the_policy_is_neither_hopeless_nor_good(samples: dict[WorldPrompt, list
     assert 0.25 <= figures["benign_correct"] <= 0.75
 
 
-# Macro and lowest principle per source: the bars of `rlaif world check`, less about two standard errors of so few
-# pairs. The second judge has no bar there; it must be good enough to check with.
-BARS = {
-    "judge": {"grammar": (0.93, 0.84), "policy_samples": (0.93, 0.84), "shifted": (0.82, 0.67)},
-    "second-judge": {"grammar": (0.90, 0.70), "policy_samples": (0.90, 0.70), "shifted": (0.82, 0.65)},
-}
+# Macro and lowest principle: the bars of `rlaif world check`, less about two standard errors of so few pairs.
+BARS = {"grammar": (0.93, 0.84), "policy_samples": (0.93, 0.84), "shifted": (0.82, 0.67)}
 
 
 @pytest.mark.integration  # 2,400 judgments in a small model: about ten seconds
-@pytest.mark.parametrize("name", sorted(BARS))
+@pytest.mark.parametrize("name", ["judge", "second-judge"])
 def test_a_judge_agrees_with_the_oracle(name: str, samples: dict[WorldPrompt, list[str]]) -> None:
     model, tokenizer = load(TINY / name)
     for source, pairs in pair_sets(samples, N_PAIRS, "heldout", seed=1).items():
         figures: dict[str, Any] = judge_figures(pairs.items, judge_items(model, tokenizer, pairs.items))
-        macro, each = BARS[name][source]
+        macro, each = BARS[source]
         assert figures["accuracy_macro"] >= macro, (source, figures)
         assert min(figures["accuracy_by_principle"].values()) >= each, (source, figures)
         assert figures["label_mass"] >= 0.95
         assert pairs.tie_share <= 0.40
         if source != "shifted":
-            assert figures["order_consistency"] >= 0.92
+            assert figures["order_consistency"] >= 0.93
