@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from typing import Any
 import msgspec
 
 from rlaif.config import DPOSection, Pipeline
+from rlaif.digests import path_sha256
 from rlaif.errors import ConfigError
 from rlaif.judges import find_frame_of, find_standard
 from rlaif.paths import resolve
@@ -26,8 +26,8 @@ def fingerprint(config: Pipeline, folder: RunFolder, stage: str) -> str:
     context = Context(config, folder)
     parts += [context.engine(role).identity for role in roles_of(config, stage)]
     for name in _inputs(stage):
-        parts.append(_digest(folder.path / name))
-    parts += [_digest(path) for path in _files(config, stage)]
+        parts.append(path_sha256(folder.path / name))
+    parts += [path_sha256(path) for path in _files(config, stage)]
     return make_id(*(msgspec.json.encode(part, order="sorted").decode() for part in parts))
 
 
@@ -129,17 +129,6 @@ def outputs_of(config: Pipeline, stage: str) -> list[str]:
         "evaluate": ["evaluation/evaluation.json"],
         "report": ["report.html", "report.json"],
     }[stage]
-
-
-def _digest(path: Path) -> str:
-    """sha256 of a file, or of a folder's files by name; "" where there is nothing (a hub id, say)."""
-    if path.is_file():
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    if path.is_dir():
-        files = sorted(item for item in path.rglob("*") if item.is_file())
-        return make_id(*(f"{item.relative_to(path)} {_digest(item)}" for item in files))
-    return ""
 
 
 def dpo_section(config: Pipeline) -> DPOSection:

@@ -2,39 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rlaif.digests import model_sha256
 from rlaif.errors import EngineError, RequestFailed
 from rlaif.paths import resolve
 from rlaif.records import Message, Reply, Request, TokenLogprob, Usage
 
-_IDENTITY_FILES = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "config.json",
-    "generation_config.json",
-    "adapter_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "spiece.model",
-    "chat_template*",
-)
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
 _THINK, _END_THINK = "<think>", "</think>"
 _THINK_TAIL = 12  # tokens that an opening tag and white space after it may take
 _SHORT_DIGEST = 32  # hex digits of sha256 that an identity shows
-_hashes: dict[tuple[str, int, int], str] = {}
 
 
 def find_folder(model: str, where: str) -> Path | None:
@@ -93,7 +77,7 @@ def model_identity(model: str, folder: Path | None, revision: str | None, change
 
     `changes`: whatever else changes a reply (dtype, quantisation, adapter's sha256, …); empty values are left out.
     """
-    base = f"sha256:{folder_sha256(folder)[:_SHORT_DIGEST]}" if folder else f"{model}@{revision or 'main'}"
+    base = f"sha256:{model_sha256(folder)[:_SHORT_DIGEST]}" if folder else f"{model}@{revision or 'main'}"
     kept = {key: value for key, value in changes.items() if value not in (None, "", {}, [])}
     return base + (" " + json.dumps(kept, sort_keys=True, default=str) if kept else "")
 
@@ -107,26 +91,7 @@ def adapter_identity(adapter: str | None, where: str) -> tuple[Path | None, str 
         raise EngineError(
             f"{where}: adapter {adapter!r}: expected a folder with adapter_config.json and *.safetensors"
         )
-    return folder, folder_sha256(folder)[:_SHORT_DIGEST]
-
-
-def folder_sha256(folder: Path) -> str:
-    """One digest over the names and contents of the files that decide what the model answers."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and any(fnmatch(path.name, pattern) for pattern in _IDENTITY_FILES):
-            digest.update(f"{path.name}\0{_file_sha256(path)}\n".encode())
-    return digest.hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    """Remembered for this process: gigabytes of weights are read once however many engines name them."""
-    status = path.stat()
-    key = (str(path.resolve()), status.st_mtime_ns, status.st_size)
-    if key not in _hashes:
-        with path.open("rb") as file:
-            _hashes[key] = hashlib.file_digest(file, "sha256").hexdigest()
-    return _hashes[key]
+    return folder, model_sha256(folder)[:_SHORT_DIGEST]
 
 
 def load_tokenizer(

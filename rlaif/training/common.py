@@ -271,17 +271,3 @@ def plain_args(config: Any) -> dict[str, Any]:
         if value != default and isinstance(value, str | int | float | bool | list | dict | None):
             plain[field.name] = value
     return {name: value for name, value in plain.items() if name not in ("output_dir", "logging_dir")}
-
-
-def folder_sha256(model: str) -> str | None:
-    """Of a local model's weights, configuration and tokenizer; None for a hub id."""
-    folder = Path(model)
-    if not folder.is_dir():
-        return None
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix in (".safetensors", ".json", ".jinja", ".model") and path.name != "training.json":
-            digest.update(path.name.encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

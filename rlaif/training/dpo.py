@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.config import DPOSection
+from rlaif.digests import path_sha256
 from rlaif.errors import ConfigError, DataError
 from rlaif.training import common
 from rlaif.training.workspace import Workspace
@@ -53,7 +54,7 @@ def train_dpo(section: DPOSection, dataset: Path | str, out: Path, seed: int) ->
                 "version": TRAINING_VERSION,
                 "method": "dpo",
                 "model": named,
-                "model_sha256": common.folder_sha256(section.model),
+                "model_sha256": path_sha256(Path(section.model)) or None,
                 "dataset": {"source": source, "sha256": common.dataset_sha256(train), "pairs": len(train)},
                 "n_train": len(train),
                 "soft_labels": section.soft_labels,
