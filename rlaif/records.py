@@ -132,7 +132,8 @@ class Preference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """chosen is better than rejected with `probability`; `judge_margin` is in the judge's own unit.
 
     For pairwise judges the margin is 2·probability − 1, in (0, 1]; for pointwise judges the score difference.
-    `consistent`: whether every order, taken alone, named the same winner (null when one order was asked).
+    `consistent`: whether every order, taken alone, named the same winner (null when one order was asked, or neither
+    named one).
     """
 
     id: str

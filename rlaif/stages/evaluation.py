@@ -11,7 +11,7 @@ import numpy as np
 
 from rlaif import metrics
 from rlaif.config import PairSection
-from rlaif.records import TIE, Judgment, Prompt, Response, make_id
+from rlaif.records import Judgment, Prompt, Response
 from rlaif.stages import pair
 
 QUALITY = "quality"  # the metric that stands for the oracle
@@ -37,7 +37,7 @@ class JudgeView:
     """What one judge said of each comparison, in their order."""
 
     p_after: list[float | None]  # P(after is better), both orders averaged; None: no usable judgment
-    consistent: list[float | None]  # 1 or 0: whether both orders named the same winner
+    consistent: list[float | None]  # 1 or 0: whether both orders named the same winner; None: neither named one
     excluded: dict[str, int] = field(default_factory=dict)  # reason → comparisons without a verdict
 
     @property
@@ -51,24 +51,23 @@ def view(
     comparisons: Sequence[Comparison], judgments: Sequence[Judgment], weights: Mapping[str, float] | None = None
 ) -> JudgeView:
     """One judge's judgments as verdicts on the comparisons, aggregated exactly as labels are (see stages.pair)."""
-    preferences, dropped = pair.pair(judgments, PairSection(select="all_pairs"), weights)
-    winners = {frozenset((row.chosen_id, row.rejected_id)): row for row in preferences}
-    reasons = {row.id: row.reason for row in dropped}
+    said = {
+        (prompt_id, ids): result
+        for prompt_id, results in pair.compared(judgments, PairSection(), weights)
+        for ids, result in results.items()
+    }
     found = JudgeView([], [])
     for c in comparisons:
-        row = winners.get(frozenset((c.before.id, c.after.id)))
-        pair_id = make_id(c.prompt.id, *sorted((c.before.id, c.after.id)))  # as `pair` names what it drops
-        reason = reasons.get(pair_id, "not_judged")
-        if row is not None:
-            found.p_after.append(row.probability if row.chosen_id == c.after.id else 1 - row.probability)
-            found.consistent.append(None if row.consistent is None else float(row.consistent))
-        elif reason == TIE:
-            found.p_after.append(0.5)
-            found.consistent.append(None)
-        else:
+        ids = (min(c.before.id, c.after.id), max(c.before.id, c.after.id))
+        result = said.get((c.prompt.id, ids), "not_judged")
+        if isinstance(result, str):
             found.p_after.append(None)
             found.consistent.append(None)
-            found.excluded[reason] = found.excluded.get(reason, 0) + 1
+            found.excluded[result] = found.excluded.get(result, 0) + 1
+        else:
+            lead = result.difference if result.first_id == c.after.id else -result.difference
+            found.p_after.append((1 + min(1.0, max(-1.0, lead))) / 2)
+            found.consistent.append(None if result.consistent is None else float(result.consistent))
     return found
 
 

@@ -41,20 +41,12 @@ def pair(
     Errors: DataError (a judgment contradicts itself), ConfigError (selector, weights, pointwise judgments).
     """
     select = selector(section.select)
-    meetings = _meetings(judgments)
-    weight_of = _weights(section, weights, meetings)
     preferences: list[Preference] = []
     dropped: list[Dropped] = []
-    for prompt_id, pairs in meetings.items():
-        usable: list[Comparison] = []
-        failed: set[tuple[str, str]] = set()
-        for ids, meeting in pairs.items():
-            result = _compare(prompt_id, ids, meeting, weight_of)
-            if isinstance(result, str):
-                failed.add(ids)
-                dropped.append(_drop(prompt_id, ids, result))
-            else:
-                usable.append(result)
+    for prompt_id, results in compared(judgments, section, weights):
+        usable = [result for result in results.values() if not isinstance(result, str)]
+        failed = {ids: reason for ids, reason in results.items() if isinstance(reason, str)}
+        dropped.extend(_drop(prompt_id, ids, reason) for ids, reason in failed.items())
         for chosen in select(usable) if usable else ():
             ids = (min(chosen.first_id, chosen.second_id), max(chosen.first_id, chosen.second_id))
             if ids in failed:  # a selector may infer a pair that did not meet, never one whose judgments failed
@@ -65,6 +57,19 @@ def pair(
             else:
                 preferences.append(_preference(chosen))
     return preferences, dropped
+
+
+def compared(
+    judgments: Iterable[Judgment], section: PairSection, weights: Mapping[str, float] | None = None
+) -> Iterator[tuple[str, dict[tuple[str, str], Comparison | str]]]:
+    """Prompt by prompt, what became of each pair (its two ids, sorted): a comparison, or why there is none.
+
+    Arguments and errors as for `pair`.
+    """
+    meetings = _meetings(judgments)
+    weight_of = _weights(section, weights, meetings)
+    for prompt_id, pairs in meetings.items():
+        yield prompt_id, {ids: _compare(prompt_id, ids, meeting, weight_of) for ids, meeting in pairs.items()}
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -204,7 +209,10 @@ def _compare(
 def _consistent(
     usable: Mapping[str | None, tuple[list[tuple[float, str]], ...]], weights: Mapping[str | None, float]
 ) -> bool | None:
-    """Whether each order, over the principles that have both, names the same winner."""
+    """Whether each order, over the principles that have both, names the same winner; None where neither names one.
+
+    Orders that contradict each other exactly cancel to a tie, and are inconsistent all the same.
+    """
     both = {principle: orders for principle, orders in usable.items() if all(orders)}
     if not both:
         return None
@@ -212,6 +220,8 @@ def _consistent(
         fsum(weights.get(principle, 1.0) * _mean([d for d, _ in orders[order]]) for principle, orders in both.items())
         for order in (0, 1)
     )
+    if max(abs(one), abs(other)) <= ROUNDING:
+        return None
     return min(one, other) > ROUNDING or max(one, other) < -ROUNDING
 
 

@@ -18,7 +18,8 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """All that the judge said about two responses of one prompt. `first_id` sorts before `second_id`.
 
     `difference`: P(first better) − P(second better), in [−1, 1]; `by_principle`: the same for each named principle.
-    `consistent`: whether both shown orders, each taken alone, name the same winner; None when one order was asked.
+    `consistent`: whether both shown orders, each taken alone, name the same winner; None when one order was
+    asked or neither names one.
     `drop`: a selector sets it to the reason why this pair must not become a preference.
     """
 

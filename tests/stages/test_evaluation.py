@@ -56,7 +56,7 @@ def test_view_averages_orders_before_any_threshold() -> None:
     found = view([sure, biased, tie, failed, unasked], judgments)
     assert found.p_after == [pytest.approx(0.8), pytest.approx(0.35), 0.5, None, None]
     assert found.outcomes[:3] == [1, 0, 0.5]
-    assert found.consistent == [1, 0, None, None, None]
+    assert found.consistent == [1, 0, 0, None, None], "orders that cancel to a tie contradict each other"
     assert found.excluded == {"one_order_failed": 1, "not_judged": 1}
 
 
@@ -70,7 +70,17 @@ def test_view_weighs_principles() -> None:
 
 def test_identical_responses_are_a_tie() -> None:
     c = comparison(0, before="same", after="same")
-    assert view([c], both_orders(c, 0.5, 0.5)).outcomes == [0.5]
+    found = view([c], both_orders(c, 0.5, 0.5))
+    assert found.outcomes == [0.5]
+    assert found.consistent == [None]  # no order names a winner
+
+
+def test_a_judge_that_always_says_first_is_never_consistent() -> None:
+    comparisons = [comparison(i) for i in range(3)]
+    judgments = [row for c in comparisons for row in both_orders(c, 1.0, 1.0)]
+    found = view(comparisons, judgments)
+    assert found.outcomes == [0.5, 0.5, 0.5]
+    assert evaluate(comparisons, {"judge": found}, {}, seed=0)["judges"]["judge"]["order_consistency"]["value"] == 0
 
 
 def some() -> tuple[list[Comparison], dict[str, JudgeView], dict[str, dict[str, float | None]]]:
