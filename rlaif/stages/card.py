@@ -12,7 +12,8 @@ import yaml
 import rlaif
 from rlaif import metrics
 from rlaif.config import Pipeline
-from rlaif.records import FIRST, TIE, Dropped, Judgment
+from rlaif.records import Dropped, Judgment
+from rlaif.stages.report.labels import p_first
 from rlaif.store import RunFolder
 
 _DESCRIPTIONS = {
@@ -126,13 +127,6 @@ class _Tally:
             first_position_rate=position.value if position else None,
             mean_label_mass=sum(self.masses) / len(self.masses) if self.masses else None,
         )
-
-
-def p_first(judgment: Judgment) -> float:
-    """P(the response shown first is better) of an ok pairwise judgment; a tie counts half."""
-    if judgment.probabilities is not None:
-        return judgment.probabilities.get(FIRST, 0.0) + judgment.probabilities.get(TIE, 0.0) / 2
-    return {FIRST: 1.0, TIE: 0.5}.get(judgment.verdict or "", 0.0)
 
 
 def judge_figures(judgments: Iterable[Judgment]) -> list[JudgeFigures]:

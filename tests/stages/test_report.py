@@ -88,6 +88,21 @@ def test_consistency_first_position_and_statuses_by_hand() -> None:
     assert labels.order_map.sum() == 2
 
 
+def test_identical_responses_say_nothing_about_the_judge() -> None:
+    same = {"meta": {"identical": True}}
+    labels = measure([judgment("a", "b", 0.9), judgment("b", "a", 0.9)])
+    padded = measure(
+        [
+            judgment("a", "b", 0.9),
+            judgment("b", "a", 0.9),
+            judgment("c", "d", 0.5, **same),
+            judgment("d", "c", 0.5, **same),
+        ]
+    )
+    assert padded.consistency == labels.consistency and padded.first_rate == labels.first_rate
+    assert (padded.principles[0].n, padded.principles[0].n_ok) == (4, 4)
+
+
 def test_a_failure_is_no_label_in_any_figure() -> None:
     failed = Judgment(id="x", prompt_id="q", response_ids=["a", "b"], rubric="r@1", status="unparsed")
     assert np.isnan(p_first(failed))

@@ -107,6 +107,7 @@ def measure(judgments: Iterable[Judgment]) -> Labels:
     """One pass over the judgments; memory grows with the pairs, not with the texts."""
     labels = Labels()
     asked: Counter[str] = Counter()
+    usable: Counter[str] = Counter()
     first: dict[str, list[float]] = defaultdict(list)
     pairs: dict[str, dict[_Pair, _Shown]] = defaultdict(dict)
     mass: list[float] = []
@@ -126,7 +127,8 @@ def measure(judgments: Iterable[Judgment]) -> Labels:
                 failures[key].append(judgment.id)
         elif judgment.kind == "pairwise" and len(judgment.response_ids) == 2:
             p = p_first(judgment)
-            if not math.isnan(p):
+            usable[name] += not math.isnan(p)
+            if not math.isnan(p) and not judgment.meta.get("identical"):  # those tie without being asked
                 first[name].append(p)
                 _note(pairs[name], judgment, p)
         for criterion, score in (judgment.scores or {}).items():
@@ -136,7 +138,7 @@ def measure(judgments: Iterable[Judgment]) -> Labels:
     if mass:
         labels.label_mass = share_histogram(mass)
         labels.low_mass = float(np.quantile(mass, 0.05))
-    _summarise_pairs(labels, asked, first, pairs)
+    _summarise_pairs(labels, asked, usable, first, pairs)
     return labels
 
 
@@ -183,6 +185,7 @@ def _mean(values: list[float]) -> float:
 def _summarise_pairs(
     labels: Labels,
     asked: Mapping[str, int],
+    usable: Mapping[str, int],
     first: Mapping[str, list[float]],
     pairs: Mapping[str, Mapping[_Pair, _Shown]],
 ) -> None:
@@ -196,7 +199,7 @@ def _summarise_pairs(
             PrincipleRow(
                 name=name,
                 n=asked[name],
-                n_ok=len(first.get(name, ())),
+                n_ok=usable.get(name, 0),
                 n_pairs=a.size,
                 consistency=metrics.order_consistency(a, b),
                 first_rate=metrics.first_position_rate(first.get(name, [])),
