@@ -87,7 +87,7 @@ class JudgeSection(Section):
     read: Literal["auto", "logprobs", "text"] = "auto"  # where the verdict comes from
     ties: bool = False  # whether the judge may answer with a tie (text verdicts)
     frame: str | None = None  # a .jinja file; default: the one that the rubric or constitution names
-    max_tokens: int = Field(default=512, ge=1)  # for text verdicts; a log-prob verdict decodes a few tokens
+    max_tokens: int = Field(default=512, ge=1)  # for text verdicts; a log-prob verdict is the first token
     temperature: float = Field(default=0.0, ge=0)
     min_label_mass: float = Field(default=0.5, ge=0, le=1)  # below it a log-prob verdict is unparsed
     extra: dict[str, Any] = {}  # passed to the engine with every request

@@ -70,3 +70,9 @@ class Transient(RequestFailed):
         super().__init__(kind, message)
         self.retry_after_s = retry_after_s
         self.throttled = throttled
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """A library's error as one line for a person."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from rlaif.digests import model_sha256
-from rlaif.errors import EngineError, RequestFailed
+from rlaif.engines.chat import END_THINK, THINK, fold_system, split_thinking
+from rlaif.errors import EngineError, RequestFailed, one_line
 from rlaif.paths import resolve
 from rlaif.records import Message, Reply, Request, TokenLogprob, Usage
 
 _HUB_ID = re.compile(r"[\w][\w.-]*(/[\w][\w.-]*)?")
-_THINK, _END_THINK = "<think>", "</think>"
 _THINK_TAIL = 12  # tokens that an opening tag and white space after it may take
 _SHORT_DIGEST = 32  # hex digits of sha256 that an identity shows
 
@@ -113,12 +113,6 @@ def load_tokenizer(
         raise EngineError(f"{where}: cannot load the tokenizer of {model!r}: {one_line(error)}") from None
 
 
-def one_line(error: BaseException, limit: int = 300) -> str:
-    """The error as one line for a person."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
 def reject_unknown_extra(request: Request, allowed: Sequence[str], where: str) -> None:
     """Errors: EngineError. A sampling parameter that is silently ignored would change what a run means."""
     unknown = sorted(set(request.extra) - set(allowed))
@@ -134,7 +128,7 @@ class ChatFormat:
         template = getattr(tokenizer, "chat_template", None)
         if not template:
             raise EngineError(f"{where}: the tokenizer has no chat template")
-        self._thinks = _THINK in str(template)
+        self._thinks = THINK in str(template)
         self._folds_system = not self._takes_system()
         self._token_texts: dict[int, str] = {}
         self._by_label: dict[str, list[int]] | None = None
@@ -179,7 +173,7 @@ class ChatFormat:
         """Whether the template itself has opened the thinking, so that the reply only closes it."""
         if not self._thinks:
             return False
-        return str(self.tokenizer.decode(list(prompt_ids[-_THINK_TAIL:]))).rstrip().endswith(_THINK)
+        return str(self.tokenizer.decode(list(prompt_ids[-_THINK_TAIL:]))).rstrip().endswith(THINK)
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
@@ -216,42 +210,15 @@ class ChatFormat:
     def thinking_tokens(self, ids: Sequence[int], opened: bool) -> int:
         """How many of the reply's first tokens are thinking, the closing tag included."""
         text = self.decode(ids)
-        if not opened and not text.lstrip().startswith(_THINK):
+        if not opened and not text.lstrip().startswith(THINK):
             return 0
-        if _END_THINK not in text:
+        if END_THINK not in text:
             return len(ids)
         low, high = 0, len(ids)
         while low < high:  # the shortest prefix that holds the closing tag
             middle = (low + high) // 2
-            low, high = (low, middle) if _END_THINK in self.decode(ids[:middle]) else (middle + 1, high)
+            low, high = (low, middle) if END_THINK in self.decode(ids[:middle]) else (middle + 1, high)
         return low
-
-
-def fold_system(messages: list[Message]) -> list[Message]:
-    """The conversation with its system message put at the top of the first user turn."""
-    system = [str(message["content"]) for message in messages if message["role"] == "system"]
-    turns = [message for message in messages if message["role"] != "system"]
-    if not system:
-        return turns
-    head = "\n\n".join(system)
-    for i, turn in enumerate(turns):
-        if turn["role"] == "user":
-            return [*turns[:i], {**turn, "content": f"{head}\n\n{turn['content']}"}, *turns[i + 1 :]]
-    return [{"role": "user", "content": head}, *turns]
-
-
-def split_thinking(text: str, opened: bool = False) -> tuple[str | None, str]:
-    """(thinking, rest) of a reply. `opened`: the prompt already ended with the opening tag.
-
-    Thinking that never closes leaves no answer: the rest is empty.
-    """
-    body = text.lstrip()
-    if body.startswith(_THINK):
-        body = body.removeprefix(_THINK)
-    elif not opened:
-        return None, text
-    thinking, _, rest = body.partition(_END_THINK)
-    return thinking.strip(), rest.lstrip()
 
 
 def build_reply(

@@ -17,6 +17,7 @@ import msgspec
 from rlaif.engines import openai_errors as errors
 from rlaif.engines import openai_wire as wire
 from rlaif.engines.base import Capabilities
+from rlaif.engines.chat import fold_system
 from rlaif.engines.openai_pool import CONNECT_S, Endpoint, connect_fault, pick, plain
 from rlaif.errors import ConfigError, EngineError, RequestFailed, Transient
 from rlaif.records import Message, Reply, Request
@@ -161,7 +162,7 @@ class OpenAIEngine:
             reply = await self._exchange(endpoint, body)
             if reply is None and not folded:  # the server has no system role: say it in the user turn, from now on
                 self._fold = True
-                reply = await self._exchange(endpoint, body | {"messages": wire.fold_system(body["messages"])})
+                reply = await self._exchange(endpoint, body | {"messages": fold_system(body["messages"])})
             if reply is None:
                 raise RequestFailed("bad_request", f"{endpoint.name} refuses the system message, even folded")
         except Transient as fault:

@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
+from rlaif.engines.chat import END_THINK, fold_system, split_thinking
 from rlaif.engines.openai_errors import shorten
 from rlaif.errors import Transient
-from rlaif.records import Message, Reply, Request, TokenLogprob, Usage
+from rlaif.records import Reply, Request, TokenLogprob, Usage
 
 RESERVED = ("model", "messages", "stream", "n")  # a request is one reply, whole, from the model of the config
 LOGPROB_FLOOR = -9999.0  # what vLLM sends for minus infinity, which JSON cannot hold
@@ -71,23 +72,6 @@ def build_body(request: Request, seed: int, dialect: Dialect, *, fold: bool = Fa
     for key in dialect.omit:
         body.pop(key, None)
     return body | dialect.extra_body | request.extra
-
-
-def fold_system(messages: list[Message]) -> list[Message]:
-    """System messages put in front of the first user turn, for chat templates that have no system role."""
-    system = [str(m["content"]) for m in messages if m["role"] == "system"]
-    rest = [m for m in messages if m["role"] != "system"]
-    if not system:
-        return messages
-    head = "\n\n".join(system)
-    for position, message in enumerate(rest):
-        if message["role"] == "user":
-            content = message["content"]
-            joined: Any = (
-                [{"type": "text", "text": head}, *content] if isinstance(content, list) else f"{head}\n\n{content}"
-            )
-            return [*rest[:position], {**message, "content": joined}, *rest[position + 1 :]]
-    return [{"role": "user", "content": head}, *rest]
 
 
 # ---------------------------------------------------------------- body → reply
@@ -215,28 +199,14 @@ def _text_and_thinking(message: _Message) -> tuple[str, str | None]:
         thinking = thinking or _parts(content, "thinking") or None
         content = _parts(content, "text")
     text = content or message.refusal or ""
-    return (text, thinking) if thinking is not None else split_thinking(text)
+    if thinking is None:
+        thinking, text = split_thinking(text)
+    return text, thinking
 
 
 def _parts(parts: list[dict[str, Any]], kind: str) -> str:
     found = [part.get(kind) for part in parts if part.get("type") == kind]
     return "".join(_parts(x, "text") if isinstance(x, list) else str(x or "") for x in found)
-
-
-def split_thinking(text: str) -> tuple[str, str | None]:
-    """(text, thinking) of a reply that carries its thinking in `<think>…</think>`.
-
-    Thinking that is never closed leaves no text. A closing tag without an opening one means that the chat
-    template had opened it in the prompt.
-    """
-    if "think>" not in text:
-        return text, None
-    head, closed, tail = text.partition("</think>")
-    opened = head.lstrip().startswith("<think>")
-    if not opened and (not closed or "<think>" in head):
-        return text, None
-    thinking = head.lstrip().removeprefix("<think>").strip()
-    return (tail.lstrip("\r\n") if closed else ""), thinking
 
 
 def _token_logprobs(tokens: _Logprobs, text: str, thinking: str | None) -> list[TokenLogprob] | None:
@@ -262,8 +232,8 @@ def _after_thinking(tokens: list[_Token], text: str) -> list[_Token]:
     thinking must not be read as a verdict.
     """
     joined = "".join(t.token for t in tokens)
-    close = joined.rfind("</think>")
-    start = close + len("</think>") if close >= 0 else joined.rfind(text.strip())
+    close = joined.rfind(END_THINK)
+    start = close + len(END_THINK) if close >= 0 else joined.rfind(text.strip())
     if start < 0 or not text.strip():
         return []
     position = 0

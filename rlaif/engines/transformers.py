@@ -16,7 +16,7 @@ from rlaif.engines import local
 from rlaif.engines.base import Capabilities
 from rlaif.engines.batching import MicroBatcher
 from rlaif.engines.transformers_batch import Row, State, families_of, pick_tokens, read_logprobs, stops
-from rlaif.errors import EngineError, RequestFailed
+from rlaif.errors import EngineError, RequestFailed, one_line
 from rlaif.records import Message, Reply, Request
 
 _WHERE = "engine transformers"
@@ -142,7 +142,7 @@ class TransformersEngine:
             if self._device_map is None and self._quantization is None:
                 lm = lm.to(self._torch_device())
         except Exception as error:  # transformers, torch and accelerate raise errors of every kind here
-            raise EngineError(f"{_WHERE}: cannot load {self.model!r}: {local.one_line(error)}") from None
+            raise EngineError(f"{_WHERE}: cannot load {self.model!r}: {one_line(error)}") from None
         self._lm = lm.eval().requires_grad_(False)
         self._takes = set(inspect.signature(_base(lm).forward).parameters)
         self._eos = _eos_ids(lm, self._chat.tokenizer) if self._chat else set()
@@ -219,7 +219,7 @@ class TransformersEngine:
             half = len(rows) // 2
             return self._run(rows[:half], True) + self._run(rows[half:], True)
         except Exception as error:
-            raise RequestFailed("engine_failure", f"{type(error).__name__}: {local.one_line(error)}") from error
+            raise RequestFailed("engine_failure", f"{type(error).__name__}: {one_line(error)}") from error
         return rows
 
     def _decode(self, rows: list[Row]) -> None:

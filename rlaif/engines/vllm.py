@@ -15,7 +15,7 @@ import msgspec
 
 from rlaif.engines import local
 from rlaif.engines.base import Capabilities
-from rlaif.errors import EngineError, RequestFailed
+from rlaif.errors import EngineError, RequestFailed, one_line
 from rlaif.records import Message, Reply, Request, TokenLogprob
 
 _WHERE = "engine vllm"
@@ -151,7 +151,7 @@ class VLLMEngine:
         try:
             llm = LLMEngine.from_engine_args(EngineArgs(**self._arguments(cpu)), enable_multiprocessing=False)
         except Exception as error:  # vLLM, torch and transformers raise errors of every kind here
-            raise EngineError(f"{_WHERE}: cannot start {self.model!r}: {local.one_line(error)}") from None
+            raise EngineError(f"{_WHERE}: cannot start {self.model!r}: {one_line(error)}") from None
         self.capabilities = msgspec.structs.replace(self.capabilities, context_tokens=llm.model_config.max_model_len)
         self._feed = _Feed(llm, self._lora_request())
 
@@ -206,7 +206,7 @@ class VLLMEngine:
                 **arguments,
             )
         except Exception as error:  # vLLM checks the values with errors of its own; the caller records it
-            raise RequestFailed("bad_request", local.one_line(error)) from None
+            raise RequestFailed("bad_request", one_line(error)) from None
 
     def _logprobs(self, reply_ids: list[int], positions: Any) -> list[TokenLogprob] | None:
         if positions is None:
@@ -255,7 +255,7 @@ class _Feed:
                 self._drop_cancelled()
             self._end(EngineError(f"{_WHERE}: the engine was closed"))
         except Exception as error:  # the engine is broken: everyone who waits, or still comes, must hear of it
-            self._end(EngineError(f"{_WHERE}: vLLM failed: {type(error).__name__}: {local.one_line(error)}"))
+            self._end(EngineError(f"{_WHERE}: vLLM failed: {type(error).__name__}: {one_line(error)}"))
 
     def _end(self, error: EngineError) -> None:
         self._ended = error
@@ -290,7 +290,7 @@ class _Feed:
         try:
             self._llm.add_request(name, tokens_input(ids), sampling, lora_request=self._lora)
         except Exception as error:  # this request alone is refused; the caller records it
-            _settle(future, RequestFailed("bad_request", local.one_line(error)))
+            _settle(future, RequestFailed("bad_request", one_line(error)))
             return
         self._running[name] = future
 

@@ -19,7 +19,7 @@ from rlaif.judges.base import Task
 from rlaif.records import Dropped, Judgment, Prompt, Reply, Response, make_id
 from rlaif.stages.base import Context, count_reasons
 from rlaif.stages.evaluation import Comparison, JudgeView, evaluate, view
-from rlaif.stages.generate import sampling_request
+from rlaif.stages.generate import response_of, sampling_request
 from rlaif.store import write_whole
 
 STAGE = "evaluate"
@@ -121,16 +121,7 @@ def _response(prompt: Prompt, source: str, sample: int, reply: Reply) -> Respons
         return Dropped(stage=STAGE, reason=kind, id=response_id, detail=f"{source}, prompt {prompt.id}: {detail}")
     if not reply.text.strip():
         return Dropped(stage=STAGE, reason="empty_response", id=response_id, detail=f"{source}, prompt {prompt.id}")
-    return Response(
-        id=response_id,
-        prompt_id=prompt.id,
-        text=reply.text,
-        source=source,
-        sample=sample,
-        finish_reason=reply.finish_reason,
-        thinking=reply.thinking,
-        reply_key=reply.key,
-    )
+    return response_of(response_id, prompt, source, sample, reply)
 
 
 def _responses(comparisons: Sequence[Comparison]) -> Iterator[Response]:

@@ -68,7 +68,7 @@ def candidates_job(
             found.dropped.append(Dropped(stage=stage, reason=fault[0], id=response_id, detail=fault[1]))
             continue
         seen.add(reply.text.strip())
-        found.responses.append(_response(response_id, prompt, source, sample, reply))
+        found.responses.append(response_of(response_id, prompt, source, sample, reply))
     return found
 
 
@@ -100,7 +100,8 @@ def _fault(reply: Reply, seen: set[str]) -> tuple[str, str] | None:
     return ("duplicate_response", text[:80]) if text in seen else None
 
 
-def _response(response_id: str, prompt: Prompt, source: str, sample: int, reply: Reply) -> Response:
+def response_of(response_id: str, prompt: Prompt, source: str, sample: int, reply: Reply) -> Response:
+    """A reply as the response of `source` to the prompt."""
     return Response(
         id=response_id,
         prompt_id=prompt.id,

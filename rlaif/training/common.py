@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rlaif.errors import ConfigError, DataError
+from rlaif.errors import ConfigError, DataError, one_line
 from rlaif.paths import resolve
 
 log = logging.getLogger("rlaif.training")
@@ -80,12 +80,6 @@ def _number(value: Any, annotation: str) -> Any:
         return float(value)
     except ValueError:
         return value
-
-
-def one_line(error: BaseException, limit: int = 300) -> str:
-    """The first sentence or so of a library's message, on one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def located(value: str) -> str:

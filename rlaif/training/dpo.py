@@ -10,7 +10,7 @@ from typing import Any
 
 from rlaif.config import DPOSection
 from rlaif.digests import path_sha256
-from rlaif.errors import ConfigError, DataError
+from rlaif.errors import ConfigError, DataError, one_line
 from rlaif.training import common
 from rlaif.training.workspace import Workspace
 
@@ -152,7 +152,7 @@ def _trainer(section: DPOSection, config: Any, train: Any, test: Any | None) -> 
             peft_config=common.lora_config(section.lora, f"{WHERE}.lora"),
         )
     except (OSError, ValueError, NotImplementedError, ImportError, SafetensorError) as error:
-        raise ConfigError(f"{WHERE}: {common.one_line(error)}") from error
+        raise ConfigError(f"{WHERE}: {one_line(error)}") from error
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(common.stop_at_nan(WHERE))
     return trainer

@@ -100,31 +100,6 @@ def test_an_adapter_must_be_one(folder: Path) -> None:
     assert digest is not None and len(digest) == 32
 
 
-@pytest.mark.parametrize(
-    ("text", "opened", "expected"),
-    [
-        ("answer", False, (None, "answer")),
-        ("<think>\nhm\n</think>\n\nanswer", False, ("hm", "answer")),
-        ("  <think>hm</think>answer", False, ("hm", "answer")),
-        ("hm\n</think>\nanswer", True, ("hm", "answer")),
-        ("never closed", True, ("never closed", "")),
-        ("<think>never closed", False, ("never closed", "")),
-        ("the tag <think> in the middle", False, (None, "the tag <think> in the middle")),
-        ("<think></think>answer", False, ("", "answer")),
-    ],
-)
-def test_thinking_is_split_off(text: str, opened: bool, expected: tuple[str | None, str]) -> None:
-    assert local.split_thinking(text, opened) == expected
-
-
-def test_a_refused_system_message_goes_into_the_first_user_turn() -> None:
-    system, user = {"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}
-    answer = {"role": "assistant", "content": "Yes"}
-    assert local.fold_system([system, user, answer]) == [{"role": "user", "content": "Be kind.\n\nHi"}, answer]
-    assert local.fold_system([user]) == [user]
-    assert local.fold_system([system]) == [{"role": "user", "content": "Be kind."}]
-
-
 def test_a_long_prompt_is_refused_with_its_counts() -> None:
     local.check_length(10, 6, 16)
     local.check_length(10**9, 1, None)

@@ -76,51 +76,7 @@ def test_what_goes_into_the_body(
     assert {key: body.get(key) for key in expected} == expected
 
 
-@pytest.mark.parametrize(
-    ("messages", "folded"),
-    [
-        ([USER], [USER]),
-        ([SYSTEM, USER], [{"role": "user", "content": "You judge.\n\nWhich is better?"}]),
-        ([SYSTEM], [{"role": "user", "content": "You judge."}]),
-        (
-            [SYSTEM, USER, {"role": "assistant", "content": "A"}, USER],
-            [
-                {"role": "user", "content": "You judge.\n\nWhich is better?"},
-                {"role": "assistant", "content": "A"},
-                USER,
-            ],
-        ),
-        (
-            [SYSTEM, {"role": "user", "content": [{"type": "text", "text": "Hi"}]}],
-            [{"role": "user", "content": [{"type": "text", "text": "You judge."}, {"type": "text", "text": "Hi"}]}],
-        ),
-    ],
-)
-def test_folding_the_system_message(messages: list[Any], folded: list[Any]) -> None:
-    before = json.dumps(messages)
-    assert wire.fold_system(messages) == folded
-    assert json.dumps(messages) == before, "the request itself must stay as it is: it is in the journal's key"
-
-
 # ---------------------------------------------------------------- replies
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("A", ("A", None)),
-        ("<think>hm</think>\n\nA", ("A", "hm")),
-        (" \n<think>\nhm\n</think>A", ("A", "hm")),
-        ("<think>never closed. Verdict: A", ("", "never closed. Verdict: A")),
-        ("opened by the template</think>\nB", ("B", "opened by the template")),
-        ("Use the <think> tag.", ("Use the <think> tag.", None)),
-        ("Write <think>x</think> first.", ("Write <think>x</think> first.", None)),
-        ("<think>a</think>b</think>c", ("b</think>c", "a")),
-        ("", ("", None)),
-    ],
-)
-def test_thinking_is_taken_out_of_the_text(text: str, expected: tuple[str, str | None]) -> None:
-    assert wire.split_thinking(text) == expected
 
 
 @pytest.mark.parametrize(
