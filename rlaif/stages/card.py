@@ -136,12 +136,16 @@ def judge_figures(judgments: Iterable[Judgment]) -> list[JudgeFigures]:
     return [tallies[judge].figures(judge) for judge in sorted(tallies)]
 
 
-def render(facts: Facts, splits: list[str], file_format: str, columns: Mapping[str, str]) -> str:
-    """README.md of the dataset. `columns`: name → "messages" | "string" | "double"."""
+def render(facts: Facts, splits: list[str], file_format: str, columns: Mapping[str, str], sha256: str) -> str:
+    """README.md of the dataset. `columns`: name → "messages" | "string" | "double"; `sha256`: of the splits' files.
+
+    `datasets` names its cache of a local folder after the card's header alone, not its place or its files: without
+    the digest in there, an export with other labels, or another run's, would load as the one that was read first.
+    """
     files = [{"split": name, "path": f"{name}.{file_format}"} for name in splits]
     front = {
         "tags": ["preference", "rlaif", "trl", "dpo"],
-        "configs": [{"config_name": "default", "data_files": files}],
+        "configs": [{"config_name": "default", "description": f"sha256:{sha256}", "data_files": files}],
         "dataset_info": {"features": [{"name": name, **_feature(kind)} for name, kind in columns.items()]},
     }
     engines = ((role, of.get("model"), of.get("identity")) for role, of in facts.engines.items())

@@ -15,6 +15,7 @@ import msgspec
 
 from rlaif import io
 from rlaif.config import ExportSection
+from rlaif.digests import path_sha256
 from rlaif.errors import DataError, UserError
 from rlaif.records import Dropped, Message, Preference, Prompt, Response, make_id
 from rlaif.stages.base import Context
@@ -59,7 +60,7 @@ def run(context: Context) -> dict[str, Any]:
         for name, chosen in splits.items():
             for file_format in section.formats:
                 _write(temporary / f"{name}.{file_format}", file_format, kind, chosen, texts)
-        card = render(facts, list(splits), section.formats[0], kind.columns)
+        card = render(facts, list(splits), section.formats[0], kind.columns, path_sha256(temporary))
         (temporary / "README.md").write_text(card, encoding="utf-8")
     return {"preferences": len(preferences), "splits": counts, "formats": section.formats}
 

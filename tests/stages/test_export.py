@@ -237,6 +237,22 @@ def test_datasets_loads_the_folder_with_its_splits_and_types(file_format, tmp_pa
     assert loaded["train"][0]["chosen"][0]["role"] == "assistant"
 
 
+def test_another_export_is_never_served_from_the_cache_of_datasets(tmp_path):
+    """Its cache of a local folder is named after the card's header: same shape, other labels must differ there."""
+    datasets = pytest.importorskip("datasets")
+    prompts = [prompt(i) for i in range(4)]
+
+    def loaded(folder: Path) -> set[float]:
+        return set(datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))["train"]["probability"])
+
+    _, first = exported(tmp_path / "a", prompts, p=0.8)
+    assert loaded(first) == {0.8}
+    _, elsewhere = exported(tmp_path / "b", prompts, p=0.6)
+    assert loaded(elsewhere) == {0.6}
+    _, again = exported(tmp_path / "a", prompts, p=0.7)
+    assert loaded(again) == {0.7}
+
+
 @pytest.mark.integration  # imports torch and TRL and takes one optimiser step: 20 seconds
 @pytest.mark.parametrize("trl_margin", [False, True])
 def test_trl_trains_on_it_unchanged(trl_margin, tmp_path):
