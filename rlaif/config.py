@@ -182,6 +182,7 @@ class Pipeline(Section):
         if self.evaluate:
             used += [("evaluate.judges", name) for name in self.evaluate.judges]
             used += [("evaluate.before", self.evaluate.before)] if self.evaluate.before else []
+            used += [("evaluate.after", self.evaluate.after)] if self.evaluate.after != "trained" else []
         for key, name in used:
             if name not in self.engines:
                 known = ", ".join(sorted(self.engines)) or "none"

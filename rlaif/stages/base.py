@@ -22,6 +22,11 @@ from rlaif.records import Dropped, Prompt
 from rlaif.store import RunFolder
 
 _T = TypeVar("_T")
+_OF_THE_START = (
+    "revision",
+    "adapter",
+    "lora",
+)  # they belong to the starting policy's weights, not to the trained ones
 
 
 class Enough(Exception):
@@ -51,7 +56,8 @@ class Context:
             return self.config.engines[role]
         if role == "trained":
             start = self.config.engines[self.starting_policy]
-            return EngineSpec(**{**start.options(), "model": str(self.folder.path / "policy"), "price": start.price})
+            options = {name: value for name, value in start.options().items() if name not in _OF_THE_START}
+            return EngineSpec(**{**options, "model": str(self.folder.path / "policy"), "price": start.price})
         raise ConfigError(f"no engine {role!r} under engines: (there: {', '.join(sorted(self.config.engines))})")
 
     @property
