@@ -8,6 +8,7 @@ sends an identical request in flight only once, tries transient faults again, an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import random
 import signal
@@ -298,8 +299,9 @@ class Driver:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for lane in to_close:  # an engine whose start was cancelled has cleaned up by itself
-            await lane.engine.close()
+        async with contextlib.AsyncExitStack() as stack:  # all of them, also where one's close fails
+            for lane in reversed(to_close):  # an engine whose start was cancelled has cleaned up by itself
+                stack.push_async_callback(lane.engine.close)
 
     def _catch_signals(self, loop: asyncio.AbstractEventLoop) -> Any:
         """Ctrl-C and SIGTERM stop the window; a second Ctrl-C does not wait for what is in flight."""

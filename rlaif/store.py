@@ -185,8 +185,7 @@ class Journal:
         now = time.monotonic()
         if now - self._synced > _FSYNC_EVERY_S:
             self._synced = now
-            self._dirty = False
-            os.fsync(self._fd)
+            self._sync()
 
     def entries(self) -> Iterator[Entry]:
         """Every row, in arrival order."""
@@ -199,11 +198,20 @@ class Journal:
 
     def close(self) -> None:
         if self._fd >= 0:
-            if self._dirty:
-                os.fsync(self._fd)
-            self._reader.close()
-            os.close(self._fd)
-            self._fd = -1
+            try:
+                if self._dirty:
+                    self._sync()
+            finally:
+                self._reader.close()
+                os.close(self._fd)
+                self._fd = -1
+
+    def _sync(self) -> None:
+        try:
+            os.fsync(self._fd)
+        except OSError as error:  # network file systems say only now that the disk is full
+            raise StoreError(f"{self.path}: cannot write to the journal: {error.strerror}") from None
+        self._dirty = False
 
 
 class Reasks:

@@ -431,3 +431,19 @@ def test_a_deliberate_reask_has_a_key_of_its_own(journal: Journal, tmp_path: Pat
     assert third.asked == {"x": 1}
     drive(third, journal, [echo("x", "y")], reasks=reasks)
     assert third.asked == {"x": 1}, "and it is recorded like any other"
+
+
+def test_every_engine_is_closed_though_one_cannot_be(journal: Journal) -> None:
+    class Stuck(Engine):
+        async def close(self) -> None:
+            raise EngineError("cannot stop")
+
+    last = Engine()
+
+    def other() -> Generator[list[Request], list[Reply], list[str]]:
+        (reply,) = yield [Request(role="last", messages=[{"role": "user", "content": "y"}])]
+        return [reply.text]
+
+    with pytest.raises(EngineError, match="cannot stop"):
+        list(Driver({"r": Stuck(), "last": last}, journal).run([echo("x"), other()]))
+    assert last.life == ["start", "close"]

@@ -455,3 +455,16 @@ def test_tables_are_json_lines_that_people_can_read(tmp_path: Path) -> None:
         folder.drop("judge", [Dropped(stage="judge", reason="empty", id="ü")])
         lines = folder.table("dropped").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == [{"stage": "judge", "reason": "empty", "id": "ü"}]
+
+
+def test_a_disk_that_says_only_at_sync_that_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.put("0" * 32, "1" * 32, "judge", Reply(text="paid for"))
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(StoreError, match=r"journal\.jsonl: cannot write to the journal: No space left"):
+        journal.close()
+    journal.close()  # it is closed all the same
+    assert len(Journal(tmp_path / "journal.jsonl", writable=False)) == 1
