@@ -13,7 +13,7 @@ from msgspec import inspect
 import rlaif.io.prompts
 from rlaif import pipeline
 from rlaif.config import Pipeline, validate
-from rlaif.records import SCHEMA_VERSION, Dropped, Judgment, Preference, Prompt, Response
+from rlaif.records import SCHEMA_VERSION, STATUSES, Dropped, Judgment, Preference, Prompt, Response
 from rlaif.stages.export import PAIR
 from rlaif.store import Entry
 
@@ -83,6 +83,12 @@ def test_reasons_are_those_of_the_code():
     pairing = (stages / "pair.py").read_text() + (stages / "selectors.py").read_text()
     found |= {("pair", reason) for reason in re.findall(r'(?:return|drop=|if .* else) ?"(\w+)"', pairing)}
     found.add(("pair", "tie"))
+    sampling = (stages / "generate.py").read_text().split("def _fault")[1].split("\ndef ")[0]
+    found |= {("generate", reason) for reason in re.findall(r'return \(?"(\w+)", ', sampling)}
+    judging = (stages / "judge.py").read_text()
+    named = re.findall(r'reason=?\s*=\s*"(\w+)"(?: if not responses else "(\w+)")?', judging)
+    found |= {("judge", reason) for reasons in named for reason in reasons if reason}
+    found |= {("judge", f"judgment_{status}") for status in STATUSES if status != "ok"}
     assert found == documented
 
 

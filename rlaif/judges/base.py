@@ -4,7 +4,8 @@
 
 A judge is deterministic: the same task and the same replies give the same requests and the same judgments. Its
 only randomness is `task.rng()`. The driver sends the replies in the order of the requests. A reply with `error` set
-is no answer: its judgment has status "error".
+is no answer: its judgment has status "error". A pairwise judge that asks both orders says so in each judgment
+(`meta["orders"] = "both"`), so that one order alone is no label where the other failed.
 """
 
 from __future__ import annotations
