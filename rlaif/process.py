@@ -39,17 +39,22 @@ def run_command(
     `hold_interrupts`: SIGINT waits until the child calls `let_interrupts_in`. A child that dies of a signal after a
     forwarded SIGINT was interrupted: 130.
     """
-    with _interrupts_held() if hold_interrupts else contextlib.nullcontext():
-        process = subprocess.Popen(command, env=child_environment(env), start_new_session=True, pass_fds=pass_fds)
-    try:
-        with _forwarding(process) as forwarded:
-            code = process.wait()
-    finally:
-        _signal_group(process.pid, signal.SIGKILL)
-        process.wait()
+    with contextlib.ExitStack() as stack:
+        # A Ctrl-C between the child's start and our handlers would end this process with a line of its own.
+        with _interrupts_held() if hold_interrupts else contextlib.nullcontext():
+            process = subprocess.Popen(command, env=child_environment(env), start_new_session=True, pass_fds=pass_fds)
+            stack.callback(_end, process)
+            forwarded = stack.enter_context(_forwarding(process))
+        code = process.wait()
     if code < 0 and signal.SIGINT in forwarded:
         return 128 + signal.SIGINT
     return code if code >= 0 else 128 - code
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    """Whatever is left of the child and of what it started."""
+    _signal_group(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def child_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -104,7 +104,8 @@ def http_config(url: str, *, run: str = "run", n: int = 4, max_tokens: int = 48)
     return {
         "run": run,
         "seed": 7,
-        "engines": {"policy": dict(engine), "judge": {**engine, "name": "the-judge"}},
+        # names keep the stub's port, which is another one in each test session, out of the keys
+        "engines": {"policy": {**engine, "name": "the-policy"}, "judge": {**engine, "name": "the-judge"}},
         "prompts": {"path": "prompts.jsonl"},
         "generate": {"samplers": [{"engine": "policy", "n": n, "max_tokens": max_tokens}]},
         "judge": {"engine": "judge", "rubric": "helpfulness", "orders": "both", "pairs": "all"},

@@ -261,15 +261,17 @@ def test_show(tmp_path: Path, server: StubHandle) -> None:
     run = tmp_path / "run"
     summary = succeed("show", "run", cwd=tmp_path).out
     assert "prompts 25 · responses 50 · judgments 50" in summary and "… and 5 more" in summary
-    one = succeed("show", "run", "p007", cwd=tmp_path).out
-    assert "What is the use of thing number 7?" in one and "thing number 8?" not in one
-    responses = [row for row in rows(run / "responses.jsonl") if row["prompt_id"] == "p007"]
-    judgments = [row for row in rows(run / "judgments.jsonl") if row["prompt_id"] == "p007"]
+    wanted = rows(run / "preferences.jsonl")[3]["prompt_id"]  # one that has a preference
+    number = int(wanted.removeprefix("p"))
+    one = succeed("show", "run", wanted, cwd=tmp_path).out
+    assert f"thing number {number}?" in one and f"thing number {number + 1}?" not in one
+    responses = [row for row in rows(run / "responses.jsonl") if row["prompt_id"] == wanted]
+    judgments = [row for row in rows(run / "judgments.jsonl") if row["prompt_id"] == wanted]
     assert all(row["text"] in one for row in responses)
     assert all(row["id"] in one and row["reply_keys"][0] in one for row in judgments)
     assert "R1 then R2 shown" in one and "R2 then R1 shown" in one and "helpfulness@" in one
     for table in ("responses", "judgments", "preferences"):
-        record: dict[str, Any] = next(row for row in rows(run / f"{table}.jsonl") if row["prompt_id"] == "p007")
+        record: dict[str, Any] = next(row for row in rows(run / f"{table}.jsonl") if row["prompt_id"] == wanted)
         assert succeed("show", "run", record["id"], cwd=tmp_path).out == one
         assert succeed("show", "run", record["id"][:12], cwd=tmp_path).out == one
     unknown = rlaif("show", "run", "zzz", cwd=tmp_path)

@@ -41,6 +41,7 @@ def _finished_once(tmp_path_factory: pytest.TempPathFactory, _stub_process: Stub
         shutil.copy(REPO / "prompts" / "judges" / name, folder / name)
     _stub_process.reset()
     config = http_config(_stub_process.url, n=N)
+    del config["engines"]["policy"]["name"]  # so that its address is what it is
     config["judge"] |= {"rubric": "mine.yaml", "frame": "pairwise.jinja"}
     write_config(folder / "p.yaml", config)
     succeed("run", "p.yaml", "--quiet", cwd=folder)
