@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 from rlaif import config as configs
 from rlaif.config import Pipeline
+from rlaif.errors import ConfigError
 from rlaif.records import Judgment, Preference, Prompt, Response
 
 _T = TypeVar("_T")
@@ -30,14 +31,14 @@ Engine = Mapping[str, Any]
 
 
 def generate(data: Data, *, engine: Engine, n: int = 4, run: str | Path | None = None, **sampler: Any) -> Any:
-    """Candidate responses, one row each: prompt_id, prompt, response, source, sample, finish_reason.
+    """Candidate responses, one row each: id (the prompt's), prompt, response, source, sample, finish_reason.
 
     `data` has a column `prompt` (text, or a list of messages). `engine`: an entry of `engines:` in a pipeline.
     `sampler`: temperature, top_p, max_tokens, stop, system, extra. `seed`, `columns`, `budget`, `quiet` too.
     Errors: UserError (one line says what is wrong).
     """
     general, sampler = _split(sampler)
-    raw = {"engines": {"policy": dict(engine)}, "generate": {"samplers": [{"engine": "policy", "n": n, **sampler}]}}
+    raw = {"engines": {"policy": _entry(engine)}, "generate": {"samplers": [{"engine": "policy", "n": n, **sampler}]}}
     return _like(data, _run(raw | general, data, ["prompts", "generate"], run, _response_rows))
 
 
@@ -110,9 +111,10 @@ def pair(
 def run(
     pipeline: str | Path | Mapping[str, Any], *, overrides: Iterable[str] = (), quiet: bool = True
 ) -> dict[str, Any]:
-    """Run a pipeline file (or the same as a mapping); returns the manifest. `overrides`: "key=value", as `--set`.
+    """Run a pipeline file, a shipped one by name, or the same as a mapping; returns the manifest.
 
-    Errors: UserError; `pipeline.ChildFailed` when a stage's own process failed, which has then said why on stderr.
+    `overrides`: "key=value", as `--set`. Errors: UserError; `pipeline.ChildFailed` when a stage's own process failed,
+    which has then said why on stderr.
     """
     from rlaif import pipeline as pipelines
 
@@ -124,9 +126,10 @@ def run(
 
 
 def _read(pipeline: str | Path) -> tuple[dict[str, Any], str]:
-    from rlaif.paths import resolve
+    from rlaif.paths import resolve, shipped_pipeline
 
-    return configs.read_yaml(resolve(str(pipeline), Path())), str(pipeline)
+    path = resolve(str(pipeline), Path())
+    return configs.read_yaml(path if path.is_file() else shipped_pipeline(str(pipeline)) or path), str(pipeline)
 
 
 async def agenerate(data: Data, **arguments: Any) -> Any:
@@ -154,12 +157,19 @@ def _split(arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return general, {name: value for name, value in arguments.items() if name not in general}
 
 
+def _entry(engine: Engine) -> dict[str, Any]:
+    """A copy of the caller's entry. Errors: ConfigError for anything but a mapping."""
+    if not isinstance(engine, Mapping):
+        raise ConfigError(f"engine: expected a mapping such as {{'engine': 'openai', 'model': …}}, got {engine!r}")
+    return dict(engine)
+
+
 def _judging(
     engine: Engine, rubric: str | None, constitution: str | None, section: dict[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     general, section = _split(section)
     judge_section = {"rubric": rubric, "constitution": constitution, **section}
-    return {"engines": {"judge": dict(engine)}, "judge": judge_section, **general}, general
+    return {"engines": {"judge": _entry(engine)}, "judge": judge_section, **general}, general
 
 
 def _run(

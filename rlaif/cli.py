@@ -21,8 +21,10 @@ STAGE_HELP = {
     "evaluate": "compare the trained policy with the starting one on held-out prompts",
     "report": "write report.html and report.json",
 }
+_SET_HELP = "set a key of the config, for example judge.orders=random; may be given several times"
 _EPILOG = """\
-TARGET is a pipeline (.yaml), a run folder, or your own data file. Any key of the config can be set with --set.
+TARGET is a pipeline (.yaml), a run folder, or, to generate, judge and train, your own data file. Any key of the
+config can be set with --set.
   rlaif run quickstart                                   a shipped pipeline
   rlaif judge answers.jsonl --run runs/mine --rubric helpfulness \\
         --engine openai --model my-model --base-url http://localhost:8000/v1
@@ -112,7 +114,8 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     run.set_defaults(func=_run)
     for stage, text in STAGE_HELP.items():
         command = commands.add_parser(stage, help=text, description=text, epilog=_EPILOG, **_raw())
-        command.add_argument("target", metavar="TARGET", help="a pipeline (.yaml), a run folder, or a data file")
+        data = ", or a data file" if stage in ("generate", "judge") else ""
+        command.add_argument("target", metavar="TARGET", help=f"a pipeline (.yaml) or a run folder{data}")
         _common(command)
         if stage in ("generate", "judge"):
             _engine_flags(command, stage)
@@ -134,8 +137,8 @@ def _raw() -> dict[str, Any]:
 def _common(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--run", metavar="DIR", help="the run folder (default: the config's)")
-    add("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help="set a key of the config")
-    add("--limit", metavar="N", type=int, help="only the first N prompts")
+    add("--set", metavar="KEY=VALUE", action="append", default=[], dest="overrides", help=_SET_HELP)
+    add("--limit", metavar="N", type=int, help="only the first N prompts (of those that the command reads)")
     add("--dry-run", action="store_true", help="check everything, show one prompt and the plan, send nothing")
     add("--max-requests", metavar="N", type=int, help="stop cleanly after sending N requests")
     add("--max-cost", metavar="X", type=float, help="stop cleanly at this cost, in the unit of the config's prices")
@@ -150,7 +153,10 @@ def _engine_flags(command: argparse.ArgumentParser, stage: str) -> None:
     add("--model", metavar="M", help="the engine's model: a name, a hub id, or a folder")
     add("--base-url", metavar="URL", help="of an OpenAI-compatible server")
     add("--api-key-env", metavar="VAR", help="the environment variable that holds the key")
-    add("--columns", metavar="OURS=THEIRS", action="append", default=[], help="map a column of the data file")
+    add(
+        "--columns", metavar="OURS=THEIRS", action="append", nargs="+", default=[],
+        help="map columns of the data file, for example prompt=question",
+    )  # fmt: skip
     if stage == "judge":
         add("--rubric", metavar="NAME", help="a shipped rubric or a file")
         add("--constitution", metavar="NAME", help="a shipped constitution or a file")

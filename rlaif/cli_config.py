@@ -14,7 +14,7 @@ from typing import Any
 from rlaif import config as configs
 from rlaif.config import Pipeline
 from rlaif.errors import ConfigError
-from rlaif.paths import shipped
+from rlaif.paths import shipped, shipped_pipeline
 
 _DATA = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".gz")
 _ENGINE_FLAGS = {"engine": "engine", "model": "model", "base_url": "base_url", "api_key_env": "api_key_env"}
@@ -26,6 +26,7 @@ def config_from(arguments: argparse.Namespace) -> Pipeline:
     for override in arguments.overrides:
         configs.apply_override(raw, override)
     _apply_flags(raw, arguments)
+    where += " with --set" if arguments.overrides else ""
     return configs.validate(Pipeline, raw, where)
 
 
@@ -49,24 +50,21 @@ def _raw_config(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         for limit in ("max_requests", "max_cost"):  # the limits of an earlier command are not those of this one
             raw["budget"].pop(limit, None)
         return raw, f"{target}/manifest.json"
-    if path.suffix in (".yaml", ".yml") or _shipped_pipeline(target):
-        path = path if path.is_file() else _shipped_pipeline(target) or path
+    if path.suffix in (".yaml", ".yml") or shipped_pipeline(target):
+        path = path if path.is_file() else shipped_pipeline(target) or path
         return configs.read_yaml(path), str(path)
     stage = getattr(arguments, "stage", "run")
     if stage in ("generate", "judge", "train"):
         return _from_data(arguments, stage), f"rlaif {stage}"
     if path.is_dir():
         raise ConfigError(f"{target}: not a run folder (it has no manifest.json)")
+    if path.is_file() and stage != "run":
+        raise ConfigError(f"{target}: rlaif {stage} needs a run folder; `rlaif judge {target} --run DIR …` makes one")
     names = sorted(item.stem for item in shipped("pipelines").glob("*.yaml"))
     close = difflib.get_close_matches(path.stem, names, n=1)
+    close = [f"{target}.yaml"] if Path(f"{target}.yaml").is_file() else close
     hint = f", did you mean {close[0]!r}?" if close else f"; shipped pipelines: {', '.join(names)}"
     raise ConfigError(f"{target}: no such pipeline or run folder{hint}")
-
-
-def _shipped_pipeline(target: str) -> Path | None:
-    name = target.removeprefix("shipped:").removeprefix("pipelines/").removesuffix(".yaml")
-    path = shipped("pipelines") / f"{name}.yaml"
-    return path if "/" not in name and path.is_file() else None
 
 
 def _from_data(arguments: argparse.Namespace, stage: str) -> dict[str, Any]:
@@ -74,6 +72,8 @@ def _from_data(arguments: argparse.Namespace, stage: str) -> dict[str, Any]:
     if not arguments.run:
         raise ConfigError(f"rlaif {stage} {arguments.target}: name the run folder with --run DIR")
     if stage == "train":
+        if not arguments.model and not any(item.startswith("train.dpo.model=") for item in arguments.overrides):
+            raise ConfigError(f"rlaif train {arguments.target}: name the starting policy with --model")
         return {"run": arguments.run, "train": {"dpo": {"model": arguments.model, "dataset": arguments.target}}}
     if not arguments.engine:
         raise ConfigError(f"rlaif {stage} {arguments.target}: name an engine with --engine (and --model)")
@@ -86,19 +86,30 @@ def _from_data(arguments: argparse.Namespace, stage: str) -> dict[str, Any]:
 def _apply_flags(raw: dict[str, Any], arguments: argparse.Namespace) -> None:
     if arguments.run is not None:
         raw["run"] = arguments.run
+    stage = getattr(arguments, "stage", "run")
     if arguments.limit is not None:
-        source = raw.get("prompts")
-        if not isinstance(source, dict):
-            raise ConfigError("--limit: this config reads no prompts")
-        source["limit"] = arguments.limit
+        _limited_source(raw, stage)["limit"] = arguments.limit
     for flag in ("max_requests", "max_cost"):
         if getattr(arguments, flag) is not None:
             raw.setdefault("budget", {})[flag] = getattr(arguments, flag)
-    stage = getattr(arguments, "stage", "run")
     if stage in ("generate", "judge"):
         _apply_engine_flags(raw, arguments, stage)
     if stage == "train" and arguments.model:
-        raw.setdefault("train", {}).setdefault("dpo", {})["model"] = arguments.model
+        raw["train"] = raw.get("train") or {}
+        raw["train"]["dpo"] = (raw["train"].get("dpo") or {}) | {"model": arguments.model}
+
+
+def _limited_source(raw: dict[str, Any], stage: str) -> dict[str, Any]:
+    """The prompts that `--limit` is about: those that the command reads, and no others."""
+    if stage == "evaluate":
+        source = (raw.get("evaluate") or {}).get("prompts")
+    elif stage in ("run", "generate") or (stage == "judge" and not raw.get("generate")):
+        source = raw.get("prompts")
+    else:
+        raise ConfigError(f"--limit: rlaif {stage} takes what the run folder holds; limit what fills it (rlaif run)")
+    if not isinstance(source, dict):
+        raise ConfigError("--limit: this config reads no prompts")
+    return source
 
 
 def _apply_engine_flags(raw: dict[str, Any], arguments: argparse.Namespace, stage: str) -> None:
@@ -107,11 +118,13 @@ def _apply_engine_flags(raw: dict[str, Any], arguments: argparse.Namespace, stag
         role = "policy" if stage == "generate" else (raw.get("judge") or {}).get("engine", "judge")
         entry = raw.setdefault("engines", {}).setdefault(role, {})
         entry.update(given)
-    for pair in arguments.columns:
+    for pair in (pair for pairs in arguments.columns for pair in pairs):
         ours, equals, theirs = pair.partition("=")
         if not equals or not ours or not theirs:
             raise ConfigError(f"--columns {pair!r}: expected OURS=THEIRS, for example prompt=question")
-        raw.setdefault("prompts", {}).setdefault("columns", {})[ours] = theirs
+        if not isinstance(raw.get("prompts"), dict):
+            raise ConfigError("--columns: this config reads no data")
+        raw["prompts"].setdefault("columns", {})[ours] = theirs
     if stage == "judge":
         section = raw.get("judge") or {}
         raw["judge"] = section

@@ -13,6 +13,13 @@ def shipped(name: str) -> Path:
     return inside if inside.is_dir() else _PACKAGE.parent / name
 
 
+def shipped_pipeline(name: str) -> Path | None:
+    """The pipeline that ships under this name, if any: `quickstart`, or the same with `pipelines/` or `.yaml`."""
+    stem = name.removeprefix("shipped:").removeprefix("pipelines/").removesuffix(".yaml")
+    path = shipped("pipelines") / f"{stem}.yaml"
+    return path if "/" not in stem and path.is_file() else None
+
+
 def resolve(value: str, base: Path) -> Path:
     """A path from a config: `shipped:NAME/…` is a shipped file, else relative to `base` (the config's folder).
 

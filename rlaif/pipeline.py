@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import rlaif
+from rlaif.checks import check
 from rlaif.config import Pipeline
 from rlaif.engines.base import IN_PROCESS, NEVER_SHRINKS
 from rlaif.errors import ConfigError, StoreError
@@ -64,12 +65,14 @@ def run(
     `in_process`: load models in this process too, instead of in a child that frees them at its end.
     Errors: UserError, BudgetReached, ChildFailed, KeyboardInterrupt; the run folder can be continued after each.
     """
+    stages = list(stages) if stages is not None else stages_of(config)
     with RunFolder(config.run) as folder:
+        check(config, folder, stages)
         manifest = _opened(folder, config)
         if folder.journal.damaged:
             say(f"{folder.journal.path}: {folder.journal.damaged:,} damaged rows are passed over and asked again")
         again = _reasked(folder, retry) if retry else set()
-        for stage in stages if stages is not None else stages_of(config):
+        for stage in stages:
             mark = fingerprint(config, folder, stage)
             before = manifest["stages"].get(stage, {})
             if not force and stage not in again and _finished(before, mark, folder):
@@ -220,10 +223,11 @@ def _joined(partial: Mapping[str, Any], entry: dict[str, Any]) -> dict[str, Any]
 
 def _summary(stage: str, entry: Mapping[str, Any]) -> str:
     counts = dict(entry["counts"])
-    dropped = counts.pop("dropped", {})
+    dropped, example = counts.pop("dropped", {}), counts.pop("example", None)
     parts = [f"{value:,} {name}" for name, value in counts.items() if isinstance(value, int)]
     if isinstance(dropped, dict) and dropped:
         parts.append("dropped " + ", ".join(f"{count:,} {reason}" for reason, count in dropped.items()))
+    parts += [f"for example: {example}"] if example else []
     return f"{stage}: {', '.join(parts) or 'done'} ({entry['seconds']:.1f} s)"
 
 

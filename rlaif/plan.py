@@ -6,8 +6,8 @@ import importlib.util
 from collections.abc import Callable
 from typing import NamedTuple
 
-from rlaif.config import Pipeline
-from rlaif.engines.base import import_path
+from rlaif.checks import check
+from rlaif.config import Pipeline, Price
 from rlaif.judges import build
 from rlaif.judges.base import Judge, Task
 from rlaif.pipeline import stages_of
@@ -24,17 +24,33 @@ _SAMPLED = 50  # prompts whose tokens are counted, for the mean
 
 
 class _Load(NamedTuple):
-    """What a stage will ask for."""
+    """What a stage will ask for. `cost`: at most, in the unit of the engines' prices."""
 
     requests: int
     tokens_in: int
     tokens_out: int
+    cost: float = 0.0
+
+    def plus(self, other: _Load) -> _Load:
+        return _Load(
+            self.requests + other.requests,
+            self.tokens_in + other.tokens_in,
+            self.tokens_out + other.tokens_out,
+            self.cost + other.cost,
+        )
+
+    def times(self, n: int) -> _Load:
+        return _Load(self.requests * n, self.tokens_in * n, self.tokens_out * n, self.cost * n)
+
+    def priced(self, price: Price) -> _Load:
+        return self._replace(cost=(self.tokens_in * price.prompt + self.tokens_out * price.completion) / 1e6)
 
 
 def dry_run(config: Pipeline, stages: list[str] | None = None) -> str:
     """The plan as text. Errors: whatever the real run would refuse before its first request."""
     wanted = stages if stages is not None else stages_of(config)
     context = Context(config, RunFolder(config.run))
+    check(config, context.folder, wanted)
     groups, lines = _candidates(context)
     lines = [f"run folder: {config.run}", f"stages: {' → '.join(wanted)}", *lines]
     loads: dict[str, _Load] = {}
@@ -87,9 +103,8 @@ def _generate_load(context: Context, prompts: list[Prompt]) -> _Load:
             count(sampling_request(prompt, sampler, 0, context.config.seed).messages) for prompt in some
         ) / max(1, len(some))
         n = len(prompts) * sampler.n
-        total = _Load(
-            total.requests + n, total.tokens_in + round(mean * n), total.tokens_out + sampler.max_tokens * n
-        )
+        load = _Load(n, round(mean * n), sampler.max_tokens * n).priced(context.engine_spec(sampler.engine).price)
+        total = total.plus(load)
     return total
 
 
@@ -114,7 +129,8 @@ def _judge_load(
         if seen >= _SAMPLED:
             break
     scale = n_tasks / seen if seen else 0
-    return _Load(round(asked * scale), round(tokens * scale), round(most_out * scale)), first
+    load = _Load(round(asked * scale), round(tokens * scale), round(most_out * scale))
+    return load.priced(context.engine_spec(role).price), first
 
 
 def _evaluate_loads(context: Context) -> dict[str, _Load]:
@@ -124,20 +140,19 @@ def _evaluate_loads(context: Context) -> dict[str, _Load]:
     config = context.config
     section = config.evaluate
     assert section is not None
-    for path in section.metrics:
-        import_path(path, "evaluate.metrics")
     prompts = load_prompts(section.prompts, [])
     n = len(prompts) * section.n
     count = _counter(context, context.starting_policy)
     some = prompts[:_SAMPLED]
     mean = sum(count(prompt.messages) for prompt in some) / max(1, len(some))
-    loads = {"evaluate: answers": _Load(2 * n, round(2 * n * mean), 2 * n * section.max_tokens)}
+    answers = _Load(2 * n, round(2 * n * mean), 2 * n * section.max_tokens)
+    loads = {"evaluate: answers": answers.priced(context.engine_spec(context.starting_policy).price)}
     judge_section = evaluate.judge_section_of(config)
     for role in section.judges or [judge_section.engine]:
         judge = build(judge_section, context.engine(role), role=role, where=f"evaluate.judges ({role})")
         stand_ins = [(prompt, [_stand_in(prompt, 0), _stand_in(prompt, 1)]) for prompt in prompts]
         load, _ = _judge_load(context, judge, stand_ins, role)
-        loads[f"evaluate: {role}"] = _Load(*(part * section.n for part in load))
+        loads[f"evaluate: {role}"] = load.times(section.n)
     return loads
 
 
@@ -187,6 +202,7 @@ def _table(loads: dict[str, _Load]) -> list[str]:
     for stage, load in loads.items():
         lines.append(
             f"  {stage:<24}{load.requests:>10,} requests   about {load.tokens_in:,} tokens in, "
-            f"at most {load.tokens_out:,} out"
+            f"at most {load.tokens_out:,} out" + (f", cost at most about {load.cost:,.4g}" if load.cost else "")
         )
-    return lines
+    total = sum(load.cost for load in loads.values())
+    return lines + ([f"cost at most about {total:,.4g}, in the unit of the engines' prices"] if total else [])

@@ -259,7 +259,7 @@ def _find(kinds: Sequence[type[Rubric] | type[Constitution]], name_or_path: str)
         if candidate.is_file():
             return candidate
     kind_name = " or ".join(kind.__name__.lower() for kind in kinds)
-    raise ConfigError(f"no {kind_name} {name_or_path!r}: not a file, and {_hint(path.stem, list(names))}")
+    raise ConfigError(f"no {kind_name} {name_or_path!r}: not a file; {_hint(path.stem, list(names))}")
 
 
 def _hint(came: str, names: Sequence[str]) -> str:

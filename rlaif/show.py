@@ -102,8 +102,8 @@ def _judgment_lines(folder: RunFolder, prompt: Prompt, names: dict[str, str]) ->
         yield ""
         standard = f"{judgment.rubric} {judgment.principle or ''}".strip()
         yield f"judgment {judgment.id} · {shown} shown · {standard} · {judgment.judge}"
-        said = ", ".join(f"{name} {value:.3f}" for name, value in (judgment.probabilities or {}).items())
-        yield f"    {judgment.status}: {judgment.verdict or judgment.reason} {said}".rstrip()
+        said = ", ".join(f"P({name}) {value:.3f}" for name, value in (judgment.probabilities or {}).items())
+        yield f"    {judgment.status}: {judgment.verdict or judgment.reason}" + (f" · {said}" if said else "")
         for key in judgment.reply_keys:
             reply = journal.get(key) if journal else None
             yield f"    reply {key}: {reply.text!r}" if reply else f"    reply {key}: not in the journal"

@@ -103,7 +103,7 @@ def load_tokenizer(
     except ImportError as error:
         raise EngineError(f"{where}: needs the train extra (pip install 'rlaif[train]'): {error}") from None
     try:
-        return AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(
             str(folder or model),
             revision=None if folder else revision,
             trust_remote_code=False,
@@ -111,6 +111,9 @@ def load_tokenizer(
         )
     except Exception as error:  # transformers lets errors of every file format through
         raise EngineError(f"{where}: cannot load the tokenizer of {model!r}: {one_line(error)}") from None
+    # Prompts that are too long are refused one by one; its own warning speaks of indexing errors to come.
+    getattr(tokenizer, "deprecation_warnings", {})["sequence-length-is-longer-than-the-specified-maximum"] = True
+    return tokenizer
 
 
 def reject_unknown_extra(request: Request, allowed: Sequence[str], where: str) -> None:

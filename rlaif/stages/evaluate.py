@@ -37,7 +37,7 @@ def run(context: Context) -> dict[str, Any]:
     section = context.config.evaluate
     assert section is not None
     judge_section = judge_section_of(context.config)
-    measures = [_metric(path) for path in section.metrics]
+    measures = [find_metric(path) for path in section.metrics]
     judges = section.judges or [judge_section.engine]
     dropped: list[Dropped] = []
     prompts = _prompts(section, dropped)
@@ -155,7 +155,8 @@ def _weights(config: Pipeline, section: JudgeSection) -> dict[str, float]:
     return weights | (config.pair.principle_weights if config.pair else {})
 
 
-def _metric(path: str) -> Metric:
+def find_metric(path: str) -> Metric:
+    """The function behind an import path. Errors: ConfigError."""
     if ":" not in path:
         raise ConfigError(f"evaluate.metrics: {path!r}: expected an import path 'package.module:function'")
     found: Metric = import_path(path, "evaluate.metrics")

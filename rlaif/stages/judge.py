@@ -51,7 +51,14 @@ def run(context: Context) -> dict[str, Any]:
         "judgments": n_judgments,
         "statuses": dict(sorted(statuses.items())),
         "dropped": count_reasons(dropped),
+        **_example(dropped),
     }
+
+
+def _example(dropped: list[Dropped]) -> dict[str, str]:
+    """What the first judgment without a verdict says of itself: mostly all of them have one and the same cause."""
+    detail = next((row.detail for row in dropped if row.detail), None)
+    return {"example": detail} if detail else {}
 
 
 def grouped(prompts: Iterable[Prompt], responses: Iterable[Response]) -> Iterator[tuple[Prompt, list[Response]]]:

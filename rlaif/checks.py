@@ -1,0 +1,63 @@
+"""What a stage would refuse at its turn, found before anything is paid for or a run folder's config is replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from rlaif.config import Pipeline
+from rlaif.errors import ConfigError
+from rlaif.stages.base import Context
+from rlaif.store import RunFolder
+
+
+def check(config: Pipeline, folder: RunFolder, stages: Iterable[str]) -> None:
+    """Everything that can be known of `stages` without asking or loading a model. Errors: ConfigError."""
+    context = Context(config, folder)
+    for stage in stages:
+        if stage in _CHECKS:
+            _CHECKS[stage](context)
+
+
+def _generate(context: Context) -> None:
+    if context.config.generate is None:
+        raise ConfigError("generate: this config has no such section")
+    for sampler in context.config.generate.samplers:
+        context.engine(sampler.engine)
+
+
+def _judge(context: Context) -> None:
+    from rlaif.judges import build
+
+    section = context.config.judge
+    if section is None:
+        raise ConfigError("judge: this config has no such section")
+    build(section, context.engine(section.engine))
+
+
+def _pair(context: Context) -> None:
+    from rlaif.stages.selectors import selector
+
+    if context.config.pair is not None:
+        selector(context.config.pair.select)
+
+
+def _evaluate(context: Context) -> None:
+    from rlaif.judges import build
+    from rlaif.stages.evaluate import find_metric, judge_section_of
+
+    section = context.config.evaluate
+    if section is None:
+        raise ConfigError("evaluate: this config has no such section")
+    for path in section.metrics:
+        find_metric(path)
+    judge_section = judge_section_of(context.config)
+    for role in section.judges or [judge_section.engine]:
+        build(judge_section, context.engine(role), role=role, where=f"evaluate.judges: {role}")
+
+
+_CHECKS: dict[str, Callable[[Context], None]] = {
+    "generate": _generate,
+    "judge": _judge,
+    "pair": _pair,
+    "evaluate": _evaluate,
+}

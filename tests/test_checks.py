@@ -1,0 +1,100 @@
+"""A wrong setting is one line before anything is asked, and a run folder keeps the config that it had."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from run_helpers import http_config, manifest, rlaif, succeed, write_config, write_prompts
+from stub_server import StubHandle
+
+import rlaif as api
+from rlaif import cli
+from rlaif.errors import ConfigError
+
+ROWS = [{"prompt": f"Question {i}?", "response_a": f"yes {i}", "response_b": f"no {i}"} for i in range(4)]
+
+
+@pytest.fixture
+def judged(tmp_path: Path, server: StubHandle, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder of a run on the user's own file."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    engine = ["--engine", "openai", "--model", "m", "--base-url", server.url]
+    assert cli.main(["judge", "rows.jsonl", "--run", "run", "--rubric", "helpfulness", *engine, "--quiet"]) == 0
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["pair", "run", "--set", "pair.select=best_vs_wurst"], "did you mean 'best_vs_worst'?"),
+        (["judge", "run", "--rubric", "helpfullness"], "did you mean 'helpfulness'?"),
+        (["judge", "run", "--set", "engines.judge.tempo=3"], "tempo"),
+        (["evaluate", "run"], "evaluate: this config has no such section"),
+        (["generate", "run"], "generate: this config has no such section"),
+        (["pair", "run", "--limit", "2"], "--limit: rlaif pair takes what the run folder holds"),
+        (["pair", "run", "--set", "pair.min_marg=0.1"], "run/manifest.json with --set: pair.min_marg: unknown key"),
+        (["pair", "rows.jsonl"], "rows.jsonl: rlaif pair needs a run folder"),
+        (["train", "dpo", "rows.jsonl", "--run", "t"], "name the starting policy with --model"),
+    ],
+)
+def test_a_wrong_command_is_one_line_and_changes_nothing(
+    command: list[str], said: str, judged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = manifest(judged / "run")
+    assert cli.main([*command, "--quiet"]) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") == 1
+    assert manifest(judged / "run") == before
+    assert cli.main(["pair", "run", "--quiet"]) == 0
+
+
+def test_a_late_stages_mistake_is_found_before_anything_is_asked(tmp_path: Path, server: StubHandle) -> None:
+    write_prompts(tmp_path / "prompts.jsonl", 3)
+    config = http_config(server.url, n=2)
+    config["pair"]["select"] = "nope"
+    write_config(tmp_path / "p.yaml", config)
+    for more in ([], ["--dry-run"]):
+        outcome = rlaif("run", "p.yaml", *more, cwd=tmp_path)
+        assert outcome.code == 2 and "unknown selector 'nope'" in outcome.err
+    assert server.stats()["requests"] == 0
+
+
+def test_limit_is_about_the_prompts_that_the_command_reads(tmp_path: Path) -> None:
+    from rlaif.cli_config import config_from
+
+    config = http_config("http://localhost:1/v1") | {"evaluate": {"prompts": {"path": "h.jsonl"}, "before": "policy"}}
+    write_config(tmp_path / "p.yaml", config)
+    target = str(tmp_path / "p.yaml")
+    limits = {}
+    for command in ("run", "evaluate"):
+        given = [command, target, "--limit", "3"]
+        config_ = config_from(cli.build_parser(given).parse_args(given))
+        assert config_.prompts and config_.evaluate
+        limits[command] = (config_.prompts.limit, config_.evaluate.prompts.limit)
+    assert limits == {"run": (3, None), "evaluate": (None, 3)}
+
+
+def test_the_plan_says_what_it_may_cost(tmp_path: Path) -> None:
+    write_prompts(tmp_path / "prompts.jsonl", 10)
+    config = http_config("http://localhost:1/v1", n=2, max_tokens=50)
+    config["engines"]["policy"]["price"] = {"completion": 1000.0}
+    write_config(tmp_path / "p.yaml", config)
+    plan = succeed("run", "p.yaml", "--dry-run", cwd=tmp_path).out
+    assert "at most 1,000 out, cost at most about 1\n" in plan  # 10 prompts × 2 samples × 50 tokens × 1000 / 10⁶
+    assert plan.endswith("cost at most about 1, in the unit of the engines' prices\n")
+
+
+def test_a_judge_that_fails_says_why_on_the_terminal(judged: Path, server: StubHandle, capsys) -> None:
+    server.set(status=400, error="the context is 8 tokens long")
+    assert cli.main(["judge", "run", "--rubric", "honesty", "--quiet"]) == 0
+    assert "for example: " in capsys.readouterr().out
+
+
+def test_the_api_takes_shipped_names_and_refuses_an_engine_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nope: unknown key"):  # it was found, then checked
+        api.run("quickstart", overrides=["nope=1"])
+    with pytest.raises(ConfigError, match="engine: expected a mapping"):
+        api.judge(ROWS, engine="openai", rubric="helpfulness")  # type: ignore[arg-type]
