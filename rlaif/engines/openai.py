@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 # uvicorn (vLLM, SGLang) closes idle connections after 5 s: reusing one just then looks like a dropped request.
 _KEEP_ALIVE_S = 4.0
 _LARGE_BODY = 1 << 20
+_SECRET_HEADER = re.compile(r"authorization|cookie|token|secret|(^|-)key$", re.IGNORECASE)
 
 
 class OpenAIEngine:
@@ -67,6 +69,7 @@ class OpenAIEngine:
         if not urls:
             raise ConfigError("base_url: an empty list; expected at least one URL")
         _check_reserved(extra_body or {}, "extra_body")
+        _refuse_secrets(headers or {})
         self.endpoints = [Endpoint(url) for url in urls]
         self.model = model
         self.capabilities = Capabilities(
@@ -261,3 +264,13 @@ def _check_reserved(extra: dict[str, Any], where: str) -> None:
     taken = sorted(set(extra) & set(wire.RESERVED))
     if taken:
         raise ConfigError(f"{where}: {', '.join(taken)} cannot be set here; rlaif sets it itself")
+
+
+def _refuse_secrets(headers: dict[str, str]) -> None:
+    """The config is kept in the manifest and shown in the report; the values of `headers` with it."""
+    for header in headers:
+        if _SECRET_HEADER.search(header):
+            raise ConfigError(
+                f"headers.{header}: a secret does not belong in a config; name the environment variable that holds "
+                "it, in headers_env (or api_key_env)"
+            )

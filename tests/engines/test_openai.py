@@ -276,6 +276,13 @@ def test_no_usable_key_in_the_environment(
     assert "MY_KEY" in message and (value is None or not value.strip() or value not in message)
 
 
+@pytest.mark.parametrize("header", ["Authorization", "api-key", "X-Api-Key", "X-Auth-Token", "Cookie"])
+def test_a_secret_in_the_config_is_refused(header: str) -> None:
+    with pytest.raises(ConfigError, match=f"headers.{header}: .*headers_env") as refused:
+        OpenAIEngine("m", "http://h:1/v1", headers={header: "sk-do-not-show"})
+    assert "sk-do-not-show" not in str(refused.value)
+
+
 def test_further_secret_headers(server: StubHandle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATE", "gate-secret-value")
     one(server.url, headers_env={"X-Gate": "GATE"}, headers={"X-Team": "red"})
