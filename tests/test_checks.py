@@ -98,3 +98,14 @@ def test_the_api_takes_shipped_names_and_refuses_an_engine_that_is_none(tmp_path
         api.run("quickstart", overrides=["nope=1"])
     with pytest.raises(ConfigError, match="engine: expected a mapping"):
         api.judge(ROWS, engine="openai", rubric="helpfulness")  # type: ignore[arg-type]
+
+
+class HalfAnEngine:
+    """What a person's own engine may lack."""
+
+    identity = model = "half"
+
+
+def test_an_engine_of_ones_own_that_lacks_a_part_is_told_which() -> None:
+    with pytest.raises(ConfigError, match="has no capabilities, start, complete, count_tokens, close"):
+        api.judge(ROWS, engine={"engine": f"{__name__}:HalfAnEngine"}, rubric="helpfulness")

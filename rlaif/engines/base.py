@@ -22,6 +22,7 @@ BUILT_IN = {
 }
 IN_PROCESS = {"transformers", "vllm"}  # they load a model: their stage gets a process of its own
 NEVER_SHRINKS = {"vllm"}  # in process, and gives its memory back only when the process ends
+_PARTS = ("identity", "model", "capabilities", "start", "complete", "count_tokens", "close")
 ENTRY_POINT_GROUP = "rlaif.engines"
 
 
@@ -77,6 +78,9 @@ def load(spec: Mapping[str, Any], where: str = "engines") -> Engine:
         engine: Engine = cls(**options)
     except TypeError as error:
         raise ConfigError(f"{where}: engine {name!r}: {_plain(error)}") from None
+    missing = [name for name in _PARTS if not hasattr(engine, name)]
+    if missing:
+        raise ConfigError(f"{where}: engine {name!r} has no {', '.join(missing)} (see rlaif.engines.base.Engine)")
     concurrency: object = engine.capabilities.concurrency
     if not isinstance(concurrency, int) or concurrency < 1:
         raise ConfigError(f"{where}.concurrency: expected a whole number of at least 1, got {concurrency!r}")
