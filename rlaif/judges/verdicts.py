@@ -20,6 +20,10 @@ _VERDICT_LINE = re.compile(
     r"^[-*_#>`\s]*(?:final\s+)?verdict[*_`\s]*:\s*(?P<value>.*)$", re.IGNORECASE
 )  # Markdown around it
 _PLACEHOLDER = re.compile(r"^<[^>]*>$")  # an echo of the instruction's own placeholder is not an answer
+_STILL_THINKING = (
+    "the model thinks before it answers, and a log-prob verdict is its first token: turn thinking off "
+    "(judge.extra: {chat_template_kwargs: {enable_thinking: false}}) or set judge.read: text"
+)
 _REFUSAL = re.compile(
     r"^\W*(?:i['’]?m sorry|i am sorry|sorry, (?:but )?i|i can(?:no|['’])t (?:help|assist|do|judge|compare|comply)|"
     r"i(?: am|['’]m) (?:unable|not able) to|i (?:must|have to) (?:decline|refuse)|i won['’]t)",
@@ -125,7 +129,8 @@ def read_logprobs(reply: Reply, choice: Choice) -> Parsed:
     A label outside the listed alternatives is at most as likely as the least of them, and at most what is left.
     """
     if not reply.logprobs:
-        return Parsed(status="unparsed", reason="the reply carries no log-probabilities")
+        none = "the reply carries no log-probabilities"
+        return Parsed(status="unparsed", reason=none if reply.thinking is None else _STILL_THINKING)
     position = _verdict_position(reply.logprobs)
     if position is None:
         return Parsed(status="unparsed", reason="no token after the thinking")

@@ -168,6 +168,11 @@ def test_equal_labels_have_no_winner() -> None:
     assert parsed.probabilities == {"A": 0.5, "B": 0.5}
 
 
+def test_a_model_that_only_began_to_think_is_told_apart() -> None:
+    parsed = Choice().parse(Reply(text="", thinking="", finish_reason="length", logprobs=[]))
+    assert parsed.status == "unparsed" and "turn thinking off" in (parsed.reason or "")
+
+
 def test_no_logprobs_is_no_verdict() -> None:
     assert LOGPROBS.parse(Reply(text="A")).status == "unparsed"
 
