@@ -243,7 +243,10 @@ def _reasked(folder: RunFolder, retry: str) -> set[str]:
             if retry == "unparsed":
                 folder.reasks.add(key for row in rows for key in row.reply_keys)
             again |= {stage} if rows else set()
-    return again | ({"generate"} if retry == "error" else set())
+    if retry == "error":  # also samples that evaluate did not get: they are in no table
+        stages = folder.manifest.get("stages", {})
+        again |= {"generate"} | {name for name, entry in stages.items() if entry.get("requests", {}).get("failed")}
+    return again
 
 
 def load_manifest_config(folder: RunFolder) -> Pipeline:
