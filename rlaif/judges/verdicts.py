@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -134,12 +135,17 @@ def read_logprobs(reply: Reply, choice: Choice) -> Parsed:
     position = _verdict_position(reply.logprobs)
     if position is None:
         return Parsed(status="unparsed", reason="no token after the thinking")
-    probability, listed, least = _label_probabilities(position, choice.labels)
+    listed = _listed(position)
+    probability: dict[str, float] = {}
+    for token, logprob in listed:
+        label = _as_label(token)
+        if label in choice.labels:
+            probability[label] = probability.get(label, 0.0) + _probability(logprob)
     mass = math.fsum(probability.values())
     if mass < choice.min_mass:
         reason = f"the labels have {mass:.3f} of the probability, below {choice.min_mass:g}"
         return Parsed(status="unparsed", reason=reason, label_mass=min(mass, 1.0))
-    bound = min(least, max(0.0, 1.0 - listed))
+    bound = 0.0 if len(probability) == len(choice.labels) else _bound_of_unlisted(listed)
     bounded = {label: probability.get(label, bound) for label in choice.labels}
     total = math.fsum(bounded.values())
     shares = {label: value / total for label, value in bounded.items()}
@@ -153,19 +159,26 @@ def _most_likely(shares: dict[str, float]) -> str | None:
     return winners[0] if len(winners) == 1 else None
 
 
-def _label_probabilities(position: TokenLogprob, labels: tuple[str, ...]) -> tuple[dict[str, float], float, float]:
-    """Probability of each label that is listed, of everything listed, and of the least likely one listed."""
-    listed = position.top
-    if all(token != position.token for token, _ in listed):
-        listed = [*listed, (position.token, position.logprob)]
-    # NaN, which some servers send, is no probability; a positive log-prob is rounding
-    values = [math.exp(logprob) if logprob < 0.0 else float(logprob == logprob) for _, logprob in listed]
-    probability: dict[str, float] = {}
-    for (token, _), value in zip(listed, values, strict=True):
-        label = (token if token.isascii() else plain(token)).strip()
-        if label in labels:
-            probability[label] = probability.get(label, 0.0) + value
-    return probability, math.fsum(values), min(values)
+def _listed(position: TokenLogprob) -> list[tuple[str, float]]:
+    """The alternatives at this position, the decoded token always among them."""
+    if position.token in [token for token, _ in position.top]:
+        return position.top
+    return [*position.top, (position.token, position.logprob)]
+
+
+def _bound_of_unlisted(listed: list[tuple[str, float]]) -> float:
+    values = [_probability(logprob) for _, logprob in listed]
+    return min(*values, max(0.0, 1.0 - math.fsum(values)))
+
+
+def _probability(logprob: float) -> float:
+    """NaN, which some servers send, is no probability; a positive log-prob is rounding."""
+    return math.exp(logprob) if logprob < 0.0 else float(logprob == logprob)
+
+
+@lru_cache(maxsize=8192)
+def _as_label(token: str) -> str:
+    return plain(token).strip()
 
 
 def _verdict_position(tokens: list[TokenLogprob]) -> TokenLogprob | None:
