@@ -209,8 +209,10 @@ def _run_in(
 def _written(data: Data, folder: Path) -> Path:
     """The rows as a file in the run folder, so that a run on a DataFrame is a run like any other."""
     from rlaif import io
+    from rlaif.store import RunFolder
 
     path = folder / "input.jsonl"
+    RunFolder(folder).refuse_foreign(path.name)
     folder.mkdir(parents=True, exist_ok=True)
     io.write_jsonl(path, io.read_rows(data))
     return path

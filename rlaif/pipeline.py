@@ -67,6 +67,7 @@ def run(
     """
     stages = list(stages) if stages is not None else stages_of(config)
     with RunFolder(config.run) as folder:
+        folder.refuse_foreign()
         check(config, folder, stages)
         manifest = _opened(folder, config)
         if folder.journal.damaged:
@@ -255,5 +256,5 @@ def load_manifest_config(folder: RunFolder) -> Pipeline:
 
     manifest = folder.manifest
     if "config" not in manifest:
-        raise StoreError(f"{folder.path}: not a run folder (it has no manifest.json)")
+        raise StoreError(f"{folder.path}: not a run folder (no manifest.json of rlaif)")
     return validate(Pipeline, manifest["config"], str(folder.path / "manifest.json"))

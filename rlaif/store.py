@@ -237,6 +237,13 @@ class Reasks:
         return len(new)
 
 
+# what the stages write over
+REPLACED = (
+    *(f"{name}.jsonl" for name in ("prompts", "responses", "judgments", "preferences", "dropped")),
+    *("dataset", "policy", "evaluation", "report.html", "report.json"),
+)
+
+
 class RunFolder:
     """A run's files (docs/formats.md). Open it with `with`; a second process that opens it gets a StoreError."""
 
@@ -333,6 +340,16 @@ class RunFolder:
         if version > SCHEMA_VERSION:
             raise StoreError(f"{path}: schema version {version} is newer than this rlaif reads")
         return dict(loaded)
+
+    def refuse_foreign(self, *more: str) -> None:
+        """Errors: StoreError if this is no run of rlaif and holds what a run would replace, `more` included."""
+        manifest = self.manifest
+        if manifest and "schema_version" not in manifest:
+            raise StoreError(f"{self.path}: not a run folder: its manifest.json is not rlaif's; name another one")
+        if not manifest and not (self.path / "journal.jsonl").exists():
+            found = ", ".join(name for name in (*REPLACED, *more) if (self.path / name).exists())
+            if found:
+                raise StoreError(f"{self.path}: not a run folder, but it holds {found}: name another one")
 
     def save_manifest(self, manifest: dict[str, Any]) -> None:
         write_whole(self.path / "manifest.json", json.dumps(manifest, indent=2, ensure_ascii=False).encode() + b"\n")

@@ -11,7 +11,7 @@ from stub_server import StubHandle
 
 import rlaif as api
 from rlaif import cli
-from rlaif.errors import ConfigError
+from rlaif.errors import ConfigError, StoreError
 
 ROWS = [{"prompt": f"Question {i}?", "response_a": f"yes {i}", "response_b": f"no {i}"} for i in range(4)]
 
@@ -109,3 +109,26 @@ class HalfAnEngine:
 def test_an_engine_of_ones_own_that_lacks_a_part_is_told_which() -> None:
     with pytest.raises(ConfigError, match="has no capabilities, start, complete, count_tokens, close"):
         api.judge(ROWS, engine={"engine": f"{__name__}:HalfAnEngine"}, rubric="helpfulness")
+
+
+def test_a_folder_of_something_else_is_left_alone(
+    judged: Path, server: StubHandle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = ["--engine", "openai", "--model", "m", "--base-url", server.url, "--rubric", "helpfulness", "--quiet"]
+    for name, text in (
+        ("responses.jsonl", "mine"),
+        ("dataset/mine.txt", "mine"),
+        ("manifest.json", '{"name": "app"}'),
+    ):
+        folder = judged / name.replace("/", "-")
+        file = folder / name
+        file.parent.mkdir(parents=True)
+        file.write_text(text)
+        assert cli.main(["judge", "rows.jsonl", "--run", str(folder), *engine]) == 2
+        assert name.partition("/")[0] in capsys.readouterr().err
+        assert file.read_text() == text
+    (judged / "data").mkdir()
+    (judged / "data" / "input.jsonl").write_text("mine")
+    with pytest.raises(StoreError, match=r"input\.jsonl"):
+        api.judge(ROWS, engine={"engine": "openai", "model": "m"}, rubric="helpfulness", run=judged / "data")
+    assert (judged / "data" / "input.jsonl").read_text() == "mine"
