@@ -66,6 +66,8 @@ def run(
     Errors: UserError, BudgetReached, ChildFailed, KeyboardInterrupt; the run folder can be continued after each.
     """
     stages = list(stages) if stages is not None else stages_of(config)
+    if not stages:
+        raise ConfigError(f"nothing to run: the config has none of {', '.join(STAGES)}")
     with RunFolder(config.run) as folder:
         folder.refuse_foreign()
         check(config, folder, stages)

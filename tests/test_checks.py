@@ -132,3 +132,15 @@ def test_a_folder_of_something_else_is_left_alone(
     with pytest.raises(StoreError, match=r"input\.jsonl"):
         api.judge(ROWS, engine={"engine": "openai", "model": "m"}, rubric="helpfulness", run=judged / "data")
     assert (judged / "data" / "input.jsonl").read_text() == "mine"
+
+
+def test_a_config_without_a_stage_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing to run: the config has none of prompts, generate, judge"):
+        api.run({"run": str(tmp_path / "run")})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_misspelled_argument_of_an_engine_has_a_hint() -> None:
+    engine = {"engine": "openai", "model": "m", "api_key": "abc"}
+    with pytest.raises(ConfigError, match=r"unexpected keyword argument 'api_key'; did you mean 'api_key_env'\?"):
+        api.judge(ROWS, engine=engine, rubric="helpfulness")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+import inspect
 from collections.abc import Mapping
 from importlib import metadata
 from typing import Any, Protocol, runtime_checkable
@@ -77,7 +79,7 @@ def load(spec: Mapping[str, Any], where: str = "engines") -> Engine:
     try:
         engine: Engine = cls(**options)
     except TypeError as error:
-        raise ConfigError(f"{where}: engine {name!r}: {_plain(error)}") from None
+        raise ConfigError(f"{where}: engine {name!r}: {_plain(error)}{_nearest(cls, options)}") from None
     missing = [name for name in _PARTS if not hasattr(engine, name)]
     if missing:
         raise ConfigError(f"{where}: engine {name!r} has no {', '.join(missing)} (see rlaif.engines.base.Engine)")
@@ -111,6 +113,13 @@ def import_path(target: str, where: str) -> Any:
 
 def _entry_points() -> dict[str, str]:
     return {point.name: point.value for point in metadata.entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def _nearest(cls: Any, options: Mapping[str, Any]) -> str:
+    """A hint for a misspelled argument of an engine, where one is near."""
+    known = [name for name, of in inspect.signature(cls).parameters.items() if of.kind != of.VAR_KEYWORD]
+    near = [difflib.get_close_matches(name, known, n=1) for name in options if name not in known]
+    return "".join(f"; did you mean {names[0]!r}?" for names in near[:1] if names)
 
 
 def _plain(error: TypeError) -> str:
