@@ -8,10 +8,36 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["agenerate", "ajudge", "apreferences", "generate", "judge", "pair", "preferences", "run"]
+__all__ = [
+    "agenerate",
+    "ajudge",
+    "apreferences",
+    "evaluate",
+    "export",
+    "generate",
+    "judge",
+    "pair",
+    "preferences",
+    "report",
+    "run",
+    "train_dpo",
+]
 
 if TYPE_CHECKING:
-    from rlaif.api import agenerate, ajudge, apreferences, generate, judge, pair, preferences, run
+    from rlaif.api import (
+        agenerate,
+        ajudge,
+        apreferences,
+        evaluate,
+        export,
+        generate,
+        judge,
+        pair,
+        preferences,
+        report,
+        run,
+        train_dpo,
+    )
 
 
 def __getattr__(name: str) -> Any:

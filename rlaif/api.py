@@ -108,6 +108,79 @@ def pair(
     return _like(judgments, [_as_row(found) for found in pair_judgments(rows, section)[0]])
 
 
+def export(run: str | Path, **section: Any) -> Path:
+    """Write the dataset of a run folder that has preferences; returns its folder, for `datasets.load_dataset`.
+
+    `section`: the keys of `export:` in a pipeline. Errors: UserError, also when no preference survived.
+    """
+    _on_run_folder(run, "export", section)
+    return Path(run) / "dataset"
+
+
+def train_dpo(
+    dataset: Data,
+    *,
+    model: str,
+    out: str | Path,
+    seed: int = 0,
+    args: Mapping[str, Any] | None = None,
+    **section: Any,
+) -> dict[str, Any]:
+    """Train `model` (a folder or a hub id) with DPO and write the trained model to the folder `out`.
+
+    `dataset`: what `export` wrote, a file, a hub id, or rows with prompt, chosen, rejected (and probability for
+    `soft_labels=True`). `args`: of `trl.DPOConfig`, by their own names; `lora`: of `peft.LoraConfig`. Returns what
+    stands in out/training.json. Errors: UserError.
+    """
+    from rlaif import io
+    from rlaif.config import DPOSection
+    from rlaif.training.dpo import train_dpo as train
+
+    given = {"model": model, "args": dict(args or {}), **section}
+    checked = configs.validate(DPOSection, given, "train_dpo")
+    if isinstance(dataset, str | Path):
+        return _outside_loop(lambda: train(checked, str(dataset), Path(out), seed))
+    with tempfile.TemporaryDirectory(prefix="rlaif-") as temporary:
+        path = Path(temporary) / "train.jsonl"
+        io.write_jsonl(path, io.read_rows(dataset))
+        return _outside_loop(lambda: train(checked, path, Path(out), seed))
+
+
+def evaluate(
+    prompts: Data,
+    *,
+    before: Engine,
+    after: Engine,
+    judge: Engine,
+    rubric: str | None = None,
+    constitution: str | None = None,
+    run: str | Path | None = None,
+    **section: Any,
+) -> dict[str, Any]:
+    """Two policies' answers to `prompts`, judged in both orders: what stands in evaluation/evaluation.json.
+
+    `section`: the keys of `evaluate:` in a pipeline (n, temperature, max_tokens, metrics); `seed` and `quiet` too.
+    Errors: UserError.
+    """
+    general, section = _split(section)
+    raw = {
+        "engines": {"before": dict(before), "after": dict(after), "judge": dict(judge)},
+        "judge": {"rubric": rubric, "constitution": constitution},
+        "evaluate": {"before": "before", "after": "after", "judges": ["judge"], **section},
+        **general,
+    }
+    return _run(raw, prompts, ["evaluate"], run, _evaluation)
+
+
+def report(run: str | Path, **section: Any) -> dict[str, Any]:
+    """Write report.html and report.json of a run folder; returns the JSON. `section`: the keys of `report:`."""
+    import json
+
+    _on_run_folder(run, "report", section)
+    figures: dict[str, Any] = json.loads((Path(run) / "report.json").read_text(encoding="utf-8"))
+    return figures
+
+
 def run(
     pipeline: str | Path | Mapping[str, Any], *, overrides: Iterable[str] = (), quiet: bool = True
 ) -> dict[str, Any]:
@@ -173,8 +246,8 @@ def _judging(
 
 
 def _run(
-    raw: dict[str, Any], data: Data, stages: list[str], folder: str | Path | None, result: Callable[[Path], list[_T]]
-) -> list[_T]:
+    raw: dict[str, Any], data: Data, stages: list[str], folder: str | Path | None, result: Callable[[Path], _T]
+) -> _T:
     """Run `stages` on `data` in `folder`, or in a folder that is gone afterwards."""
     quiet = bool(raw.pop("quiet", True))
     columns = raw.pop("columns", {})
@@ -190,16 +263,21 @@ def _run_in(
     columns: Mapping[str, str],
     stages: list[str],
     folder: Path,
-    result: Callable[[Path], list[_T]],
+    result: Callable[[Path], _T],
     quiet: bool,
-) -> list[_T]:
+) -> _T:
     from rlaif import pipeline as pipelines
 
     path = str(data) if isinstance(data, str | Path) else str(_written(data, folder))
-    raw = {**raw, "run": str(folder), "prompts": {"path": path, "columns": dict(columns)}}
+    raw = {**raw, "run": str(folder)}
+    source = {"path": path, "columns": dict(columns)}
+    if stages == ["evaluate"]:
+        raw["evaluate"] = {**raw["evaluate"], "prompts": source}
+    else:
+        raw["prompts"] = source
     config = configs.validate(Pipeline, raw, "rlaif")
 
-    def work() -> list[_T]:
+    def work() -> _T:
         pipelines.run(config, stages, quiet=quiet, in_process=True)
         return result(folder)
 
@@ -239,6 +317,24 @@ def _outside_loop(work: Callable[[], _T]) -> _T:
     if failure:
         raise failure[0]
     return outcome[0]
+
+
+def _on_run_folder(run: str | Path, stage: str, section: Mapping[str, Any]) -> None:
+    """Run one stage again on what lies in a run folder, with this section in its config."""
+    from rlaif import pipeline as pipelines
+    from rlaif.store import RunFolder
+
+    raw = pipelines.load_manifest_config(RunFolder(run)).model_dump(mode="json")
+    raw |= {"run": str(run), stage: {**(raw.get(stage) or {}), **section}}
+    config = configs.validate(Pipeline, raw, f"rlaif.{stage}")
+    _outside_loop(lambda: pipelines.run(config, [stage], quiet=True, in_process=True))
+
+
+def _evaluation(folder: Path) -> dict[str, Any]:
+    import json
+
+    found: dict[str, Any] = json.loads((folder / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
+    return found
 
 
 def _response_rows(folder: Path) -> list[dict[str, Any]]:

@@ -87,7 +87,8 @@ class JudgeSection(Section):
     read: Literal["auto", "logprobs", "text"] = "auto"  # where the verdict comes from
     ties: bool = False  # whether the judge may answer with a tie (text verdicts)
     frame: str | None = None  # a .jinja file; default: the one that the rubric or constitution names
-    max_tokens: int = Field(default=512, ge=1)  # for text verdicts; a log-prob verdict is the first token
+    max_tokens: int | None = Field(default=None, ge=1)  # default: 512 for text verdicts, 1 for log-prob ones;
+    # a judge that thinks first needs room for it in both; 2 catches one that begins a sentence with the article "A"
     temperature: float = Field(default=0.0, ge=0)
     min_label_mass: float = Field(default=0.5, ge=0, le=1)  # below it a log-prob verdict is unparsed
     extra: dict[str, Any] = {}  # passed to the engine with every request

@@ -110,3 +110,41 @@ def test_run_takes_a_mapping(engine: dict[str, Any], tmp_path: Path) -> None:
     assert manifest["stages"]["pair"]["status"] == "finished"
     assert manifest["stages"]["judge"]["requests"]["sent"] == 8
     assert (tmp_path / "run" / "preferences.jsonl").is_file()
+
+
+def test_export_and_report_of_a_run_folder(engine: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    rlaif.preferences(ROWS, engine=engine, rubric="helpfulness", run=folder)
+    dataset = rlaif.export(folder, formats=["parquet"])
+    assert (dataset / "train.parquet").is_file()
+    assert rlaif.report(folder, title="mine")["counts"]["preferences"] == 2
+    assert "mine" in (folder / "report.html").read_text(encoding="utf-8")
+
+
+def test_evaluate_two_policies(engine: dict[str, Any]) -> None:
+    prompts = [{"prompt": f"What is {number} plus one?"} for number in range(12)]
+    other = {**engine, "name": "another"}
+    found = rlaif.evaluate(prompts, before=engine, after=other, judge=engine, rubric="helpfulness", max_tokens=32)
+    assert found["n"] == 12
+    assert 0 <= found["win_rate"]["judge"]["value"] <= 1
+
+
+@pytest.mark.integration  # loads torch and TRL
+def test_train_dpo_on_rows(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"How can I bake bread {n}?", "chosen": "Mix flour.", "rejected": "Go away."} for n in range(8)
+    ]
+    conversations = [
+        {
+            "prompt": [{"role": "user", "content": row["prompt"]}],
+            "chosen": [{"role": "assistant", "content": row["chosen"]}],
+            "rejected": [{"role": "assistant", "content": row["rejected"]}],
+        }
+        for row in rows
+    ]
+    out = tmp_path / "policy"
+    training = rlaif.train_dpo(conversations, model="shipped:data/tiny/policy", out=out, args={"max_steps": 1})
+    assert training["steps"] == 1
+    assert (out / "model.safetensors").is_file()
+    with pytest.raises(ConfigError, match="no such argument"):
+        rlaif.train_dpo(conversations, model="shipped:data/tiny/policy", out=out, args={"max_stepz": 1})

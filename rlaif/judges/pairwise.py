@@ -16,7 +16,7 @@ from rlaif.records import FIRST, SECOND, TIE, Judgment, Prompt, Reply, Request, 
 from rlaif.rubric import Constitution, Principle, Rubric, pairwise_context
 from rlaif.templates import Frame
 
-_LOGPROB_TOKENS = 1  # the verdict is the next token
+_MAX_TOKENS = {"logprobs": 1, "text": 512}  # a log-prob verdict is the next token
 _TOP_LOGPROBS = 20  # what OpenAI-compatible servers give at most
 
 
@@ -48,13 +48,13 @@ class PairwiseJudge:
         model: str = "",
         principles: Literal["one", "all"] = "one",
         orders: Literal["both", "random"] = "both",
-        max_tokens: int = 512,
+        max_tokens: int | None = None,
         temperature: float = 0.0,
         extra: dict[str, Any] | None = None,
     ) -> None:
         self.frame, self.choice, self.rubric, self.constitution = frame, choice, rubric, constitution
         self.role, self.model, self.principles, self.orders = role, model, principles, orders
-        self.max_tokens = _LOGPROB_TOKENS if choice.read == "logprobs" else max_tokens
+        self.max_tokens = max_tokens or _MAX_TOKENS[choice.read]
         self.temperature = temperature
         self.extra = extra or {}
         standard = rubric or constitution

@@ -20,10 +20,12 @@ _CLOSE_THINK = "</think>"
 _VERDICT_LINE = re.compile(
     r"^[-*_#>`\s]*(?:final\s+)?verdict[*_`\s]*:\s*(?P<value>.*)$", re.IGNORECASE
 )  # Markdown around it
+_WORD_GOES_ON = re.compile(r"[ \t]*\w")  # after a label: "A" was the article, or the start of a longer word
 _PLACEHOLDER = re.compile(r"^<[^>]*>$")  # an echo of the instruction's own placeholder is not an answer
 _STILL_THINKING = (
     "the model thinks before it answers, and a log-prob verdict is its first token: turn thinking off "
-    "(judge.extra: {chat_template_kwargs: {enable_thinking: false}}) or set judge.read: text"
+    "(judge.extra: {chat_template_kwargs: {enable_thinking: false}}), give it room (judge.max_tokens: 2048), or set "
+    "judge.read: text"
 )
 _REFUSAL = re.compile(
     r"^\W*(?:i['’]?m sorry|i am sorry|sorry, (?:but )?i|i can(?:no|['’])t (?:help|assist|do|judge|compare|comply)|"
@@ -132,10 +134,13 @@ def read_logprobs(reply: Reply, choice: Choice) -> Parsed:
     if not reply.logprobs:
         none = "the reply carries no log-probabilities"
         return Parsed(status="unparsed", reason=none if reply.thinking is None else _STILL_THINKING)
-    position = _verdict_position(reply.logprobs)
-    if position is None:
+    answer = _answer(reply.logprobs)
+    if not answer:
         return Parsed(status="unparsed", reason="no token after the thinking")
-    listed = _listed(position)
+    if len(answer) > 1 and _WORD_GOES_ON.match(answer[1].token):
+        said = "".join(token.token for token in answer)[:40]
+        return Parsed(status="unparsed", reason=f"the reply begins a sentence, it is no label: {said!r}")
+    listed = _listed(answer[0])
     probability: dict[str, float] = {}
     for token, logprob in listed:
         label = _as_label(token)
@@ -181,14 +186,15 @@ def _as_label(token: str) -> str:
     return plain(token).strip()
 
 
-def _verdict_position(tokens: list[TokenLogprob]) -> TokenLogprob | None:
-    """The first token that is not white space, after any thinking."""
+def _answer(tokens: list[TokenLogprob]) -> list[TokenLogprob]:
+    """The tokens from the first that is not white space on, after any thinking."""
     start, seen = 0, ""
     for index, token in enumerate(tokens):
         seen += token.token
         if _CLOSE_THINK in seen:
             start, seen = index + 1, ""
-    return next((token for token in tokens[start:] if token.token.strip()), None)
+    first = next((index for index in range(start, len(tokens)) if tokens[index].token.strip()), len(tokens))
+    return tokens[first:]
 
 
 def after_thinking(text: str) -> str | None:

@@ -162,6 +162,13 @@ def test_the_verdict_comes_after_white_space_and_thinking() -> None:
     assert parsed.label == "B"
 
 
+def test_a_label_that_begins_a_sentence_is_no_verdict() -> None:
+    sentence = LOGPROBS.parse(reply({"A": 0.98, "B": 0.02}, {" better": 1.0}, {" answer": 1.0}))
+    assert (sentence.status, sentence.label) == ("unparsed", None)
+    for end in ({".": 1.0}, {"\n": 1.0}, {"**": 1.0}):
+        assert LOGPROBS.parse(reply({"A": 0.98, "B": 0.02}, end)).label == "A"
+
+
 def test_equal_labels_have_no_winner() -> None:
     parsed = LOGPROBS.parse(reply({"A": 0.5, "B": 0.5}))
     assert (parsed.status, parsed.label) == ("ok", None)
