@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from rlaif.config import Pipeline
+from rlaif.engines.base import IN_PROCESS
 from rlaif.errors import ConfigError
 from rlaif.stages.base import Context
 from rlaif.store import RunFolder
@@ -53,6 +54,22 @@ def _evaluate(context: Context) -> None:
     judge_section = judge_section_of(context.config)
     for role in section.judges or [judge_section.engine]:
         build(judge_section, context.engine(role), role=role, where=f"evaluate.judges: {role}")
+    context.engine(context.starting_policy)
+    _after(context, section.after)
+
+
+def _after(context: Context, role: str) -> None:
+    """An engine that loads a model is not built here: its folder may be the one that this run is to train."""
+    name = context.engine_spec(role).engine
+    if name in IN_PROCESS or ":" in name:
+        return
+    if role not in context.config.engines:  # "trained", served as the starting policy is
+        raise ConfigError(
+            f"evaluate.after: {role}: engine {name!r} of {context.starting_policy!r} cannot serve the folder that "
+            "this run trains; evaluate.after may name another entry of engines:, for example one of transformers or "
+            f"vllm with model: {context.folder.path / 'policy'}"
+        )
+    context.engine(role)
 
 
 _CHECKS: dict[str, Callable[[Context], None]] = {

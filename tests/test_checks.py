@@ -11,7 +11,11 @@ from stub_server import StubHandle
 
 import rlaif as api
 from rlaif import cli
+from rlaif.checks import check
+from rlaif.config import Pipeline, validate
+from rlaif.engines.scripted import ScriptedEngine
 from rlaif.errors import ConfigError, StoreError
+from rlaif.store import RunFolder
 
 ROWS = [{"prompt": f"Question {i}?", "response_a": f"yes {i}", "response_b": f"no {i}"} for i in range(4)]
 
@@ -62,6 +66,49 @@ def test_a_late_stages_mistake_is_found_before_anything_is_asked(tmp_path: Path,
     assert server.stats()["requests"] == 0
 
 
+def to_evaluate(folder: Path, start: dict[str, object], after: str = "trained") -> Pipeline:
+    """Evaluation alone: only the starting policy and what is compared with it matter here."""
+    engines = {"start": start, "judge": {"engine": "scripted", "default": "A"}}
+    engines |= {"served": {"engine": "openai", "model": "m"}, "tuned": {"engine": "vllm", "model": "run/policy"}}
+    evaluate = {"prompts": {"path": "held.jsonl"}, "before": "start", "after": after}
+    raw = {"run": str(folder), "engines": engines, "judge": {"rubric": "helpfulness"}, "evaluate": evaluate}
+    return validate(Pipeline, raw, "p.yaml")
+
+
+SERVED = {"engine": "openai", "model": "m"}
+SCRIPTED = {"engine": "scripted", "default": "x"}
+
+
+@pytest.mark.parametrize("start", [SERVED, SCRIPTED, {"engine": "replay", "path": "replies.jsonl"}])
+def test_an_engine_that_cannot_serve_what_is_trained_is_refused(start: dict[str, object], tmp_path: Path) -> None:
+    row = {"v": 1, "key": "0" * 32, "content": "0" * 32, "model": "m", "reply": {"text": "x"}}
+    (tmp_path / "replies.jsonl").write_text(json.dumps(row) + "\n")
+    if "path" in start:
+        start = {**start, "path": str(tmp_path / "replies.jsonl")}
+    with pytest.raises(ConfigError, match=r"engine '\w+' of 'start' cannot serve .* may name another") as refused:
+        check(to_evaluate(tmp_path, start), RunFolder(tmp_path), ["evaluate"])
+    assert "\n" not in str(refused.value)
+    for after in ("served", "tuned", "start"):
+        check(to_evaluate(tmp_path, start, after), RunFolder(tmp_path), ["evaluate"])
+
+
+@pytest.mark.parametrize("engine", [f"{__name__}:OwnEngine", "transformers", "vllm"])
+def test_an_engine_that_loads_a_folder_serves_what_is_trained(engine: str, tmp_path: Path) -> None:
+    start = {"engine": engine, "model": "shipped:data/tiny/policy"}
+    check(to_evaluate(tmp_path, start), RunFolder(tmp_path), ["evaluate"])
+
+
+def test_it_is_refused_before_anything_is_asked(tmp_path: Path, server: StubHandle) -> None:
+    write_prompts(tmp_path / "prompts.jsonl", 3)
+    config = write_config(
+        tmp_path / "p.yaml", http_config(server.url, n=2), evaluate={"prompts": {"path": "prompts.jsonl"}}
+    )
+    for more in ([], ["--dry-run"]):
+        outcome = rlaif("run", config, *more, cwd=tmp_path)
+        assert outcome.code == 2 and "evaluate.after: trained" in outcome.one_line
+    assert server.stats()["requests"] == 0 and not (tmp_path / "run" / "manifest.json").exists()
+
+
 def test_limit_is_about_the_prompts_that_the_command_reads(tmp_path: Path) -> None:
     from rlaif.cli_config import config_from
 
@@ -98,6 +145,13 @@ def test_the_api_takes_shipped_names_and_refuses_an_engine_that_is_none(tmp_path
         api.run("quickstart", overrides=["nope=1"])
     with pytest.raises(ConfigError, match="engine: expected a mapping"):
         api.judge(ROWS, engine="openai", rubric="helpfulness")  # type: ignore[arg-type]
+
+
+class OwnEngine(ScriptedEngine):
+    """A person's own, which may load any folder."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(default=model)
 
 
 class HalfAnEngine:
