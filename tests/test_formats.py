@@ -89,6 +89,7 @@ def test_reasons_are_those_of_the_code():
     named = re.findall(r'reason=?\s*=\s*"(\w+)"(?: if not responses else "(\w+)")?', judging)
     found |= {("judge", reason) for reasons in named for reason in reasons if reason}
     found |= {("judge", f"judgment_{status}") for status in STATUSES if status != "ok"}
+    found |= {("export", reason) for reason in re.findall(r'reason="(\w+)"', (stages / "export.py").read_text())}
     assert found == documented
 
 

@@ -18,10 +18,11 @@ from rlaif.config import ExportSection
 from rlaif.digests import path_sha256
 from rlaif.errors import DataError, UserError
 from rlaif.records import Dropped, Message, Preference, Prompt, Response, make_id
-from rlaif.stages.base import Context
+from rlaif.stages.base import Context, count_reasons
 from rlaif.stages.card import collect, render
 from rlaif.store import RunFolder
 
+STAGE = "export"
 FOLDER = "dataset"
 SPLITS = ("train", "test")
 _HASH_RANGE = 2**64
@@ -44,15 +45,18 @@ class Kind(NamedTuple):
 def run(context: Context) -> dict[str, Any]:
     """The stage: preferences.jsonl → dataset/ with its splits and its card. Returns counts.
 
+    A preference between two equal texts teaches nothing and is dropped: same_text.
     Errors: UserError when no preference survived, DataError when a preference names what is not there.
     """
     config, folder = context.config, context.folder
     section = config.export or ExportSection()
-    preferences = list(folder.read("preferences", Preference))
+    found = list(folder.read("preferences", Preference))
+    texts = _texts(folder, found)
+    preferences, dropped = _told_apart(found, texts)
+    folder.drop(STAGE, dropped)
     if not preferences:
         raise UserError(_nothing_left(folder.read("dropped", Dropped) if folder.table("dropped").exists() else ()))
     kind = with_margin(PAIR) if section.trl_margin else PAIR
-    texts = _texts(folder, preferences)
     splits = split(preferences, texts.prompts, section.test_fraction, config.seed)
     counts = {name: len(rows) for name, rows in splits.items()}
     facts = collect(config, folder, counts)
@@ -62,7 +66,12 @@ def run(context: Context) -> dict[str, Any]:
                 _write(temporary / f"{name}.{file_format}", file_format, kind, chosen, texts)
         card = render(facts, list(splits), section.formats[0], kind.columns, path_sha256(temporary))
         (temporary / "README.md").write_text(card, encoding="utf-8")
-    return {"preferences": len(preferences), "splits": counts, "formats": section.formats}
+    return {
+        "preferences": len(preferences),
+        "splits": counts,
+        "formats": section.formats,
+        "dropped": count_reasons(dropped),
+    }
 
 
 def pair_rows(preferences: list[Preference], texts: Texts) -> Iterator[dict[str, Any]]:
@@ -157,8 +166,21 @@ def _texts(folder: RunFolder, preferences: list[Preference]) -> Texts:
     return Texts(prompts, responses)
 
 
+def _told_apart(preferences: list[Preference], texts: Texts) -> tuple[list[Preference], list[Dropped]]:
+    """The preferences whose two texts differ by more than white space around them, and the others."""
+    kept: list[Preference] = []
+    dropped: list[Dropped] = []
+    for row in preferences:
+        if texts.responses[row.chosen_id].text.strip() != texts.responses[row.rejected_id].text.strip():
+            kept.append(row)
+        else:
+            detail = f"prompt {row.prompt_id}: {row.chosen_id}, {row.rejected_id}"
+            dropped.append(Dropped(stage=STAGE, reason="same_text", id=row.id, detail=detail))
+    return kept, dropped
+
+
 def _nothing_left(dropped: Any) -> str:
-    reasons = Counter(row.reason for row in dropped if row.stage in ("judge", "pair"))
+    reasons = Counter(row.reason for row in dropped if row.stage in ("judge", "pair", STAGE))
     counted = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common()) or "no pair was judged"
     return f"no preference survived: {counted}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -74,7 +75,7 @@ def test_a_row_is_trls_conversational_preference_with_its_provenance(tmp_path):
     messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Why? 😀"}]
     one = Prompt(id="p1", messages=messages, domain="sky", reference="Rayleigh", meta={"b": 1, "a": "é"})
     counts, dataset = exported(tmp_path / "run", [one], test_fraction=0)
-    assert counts == {"preferences": 1, "splits": {"train": 1}, "formats": ["parquet"]}
+    assert counts == {"preferences": 1, "splits": {"train": 1}, "formats": ["parquet"], "dropped": {}}
     [row] = rows(dataset)
     assert list(row) == COLUMNS
     assert row["prompt"] == messages
@@ -199,6 +200,37 @@ def test_nothing_that_survived_is_one_line_with_the_reasons(tmp_path):
     with pytest.raises(UserError, match=r"^no preference survived: 3 tie$"):
         exported(tmp_path / "run", [prompt(i) for i in range(3)], p=0.5)
     assert not (tmp_path / "run" / "dataset").exists()
+
+
+def with_same_texts(path: Path, same: set[str]) -> tuple[Context, RunFolder]:
+    """A paired run of three prompts; the responses to `same` then differ in white space around them alone."""
+    context = Context(Pipeline(run=str(path), export=ExportSection(test_fraction=0)), RunFolder(path))
+    tables(context.folder, [prompt(i) for i in range(3)])
+    pair.run(context)
+    changed = []
+    for response in context.folder.read("responses", Response):
+        text = "Yes." if response.id.endswith("bad") else " Yes.\n"
+        changed.append(msgspec.structs.replace(response, text=text) if response.prompt_id in same else response)
+    context.folder.write("responses", changed)
+    return context, context.folder
+
+
+def test_a_preference_between_the_same_texts_is_never_written(tmp_path):
+    context, folder = with_same_texts(tmp_path, {"p1"})
+    with folder:
+        assert export.run(context)["dropped"] == {"same_text": 1}
+        assert [row["prompt_id"] for row in rows(tmp_path / "dataset")] == ["p0", "p2"]
+        assert "| export: same_text | 1 |" in card(tmp_path / "dataset")[1]
+        assert export.run(context)["preferences"] == 2
+        [row] = folder.read("dropped", Dropped)
+        assert (row.stage, row.reason) == ("export", "same_text") and "p1-good" in row.detail
+
+
+def test_nothing_but_same_texts_is_one_line(tmp_path):
+    context, folder = with_same_texts(tmp_path, {"p0", "p1", "p2"})
+    with folder, pytest.raises(UserError, match=r"^no preference survived: 3 same_text$"):
+        export.run(context)
+    assert not (tmp_path / "dataset").exists()
 
 
 PREFERENCE = {"id": "x", "prompt_id": "p1", "chosen_id": "p1-good", "rejected_id": "p1-bad"}
