@@ -12,6 +12,7 @@ import json
 import os
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import msgspec
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _KEEP_ALIVE_S = 4.0
 _LARGE_BODY = 1 << 20
 _SECRET_HEADER = re.compile(r"authorization|cookie|token|secret|(^|-)key$", re.IGNORECASE)
+_SECRET_PARAMETER = re.compile(r"key|token|secret|passw|credential|auth$|sig(nature)?$", re.IGNORECASE)
 
 
 class OpenAIEngine:
@@ -70,6 +72,7 @@ class OpenAIEngine:
             raise ConfigError("base_url: an empty list; expected at least one URL")
         _check_reserved(extra_body or {}, "extra_body")
         _refuse_secrets(headers or {})
+        _refuse_secret_parameters(urls)
         self.endpoints = [Endpoint(url) for url in urls]
         self.model = model
         self.capabilities = Capabilities(
@@ -274,3 +277,14 @@ def _refuse_secrets(headers: dict[str, str]) -> None:
                 f"headers.{header}: a secret does not belong in a config; name the environment variable that holds "
                 "it, in headers_env (or api_key_env)"
             )
+
+
+def _refuse_secret_parameters(urls: list[str]) -> None:
+    """As for headers. Before anything else is said of a URL, since that would show it."""
+    for url in urls:
+        for parameter, _ in parse_qsl(url.partition("?")[2], keep_blank_values=True):
+            if _SECRET_PARAMETER.search(parameter):
+                raise ConfigError(
+                    f"base_url: ?{parameter}=: a secret does not belong in a config; name the environment variable "
+                    "that holds it in api_key_env, or with its header in headers_env"
+                )

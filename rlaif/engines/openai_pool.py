@@ -23,10 +23,10 @@ class Endpoint:
 
     def __init__(self, base_url: str) -> None:
         parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigError(f"base_url {base_url!r}: expected http://HOST[:PORT]/v1 or https://…")
         if parts.username or parts.password:
             raise ConfigError("base_url: no user or password in the URL; name their variable in api_key_env")
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigError(f"base_url {base_url!r}: expected http://HOST[:PORT]/v1 or https://…")
         path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
         query = f"?{parts.query}" if parts.query else ""
         port = f":{parts.port}" if parts.port else ""

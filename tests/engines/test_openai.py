@@ -445,7 +445,9 @@ def test_identity_leaves_out_what_cannot() -> None:
     assert identity("m", "http://a/v1", name="farm") == identity("m", ["http://b/v1", "http://c/v1"], name="farm")
 
 
-@pytest.mark.parametrize("url", ["localhost:8000", "ftp://h/v1", "", "http://", "http://me:secret@h/v1"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8000", "ftp://h/v1", "", "http://", "http://me:secret@h/v1", "ftp://me:secret@h"]
+)
 def test_urls_that_are_none(url: str) -> None:
     with pytest.raises(ConfigError) as caught:
         OpenAIEngine("m", url)
@@ -454,9 +456,25 @@ def test_urls_that_are_none(url: str) -> None:
 
 def test_query_strings_travel_but_are_not_shown(server: StubHandle) -> None:
     server.set(rate_500=1)
-    assert "hush" not in str(fails(Transient, f"{server.url}?key=hush"))
+    assert "hush" not in str(fails(Transient, f"{server.url}?api-version=hush"))
     server.set(rate_500=0)
-    assert one(f"{server.url}?key=hush").text
+    assert one(f"{server.url}?api-version=hush").text
+
+
+@pytest.mark.parametrize(
+    "name", ["key", "api-key", "API_KEY", "apikey", "access_token", "Secret", "sig", "X-Amz-Signature", "password"]
+)
+@pytest.mark.parametrize("url", ["http://h:1/v1", "h:1"], ids=["a URL", "none"])
+def test_a_secret_in_the_query_is_refused(url: str, name: str) -> None:
+    for written in (name, name.replace("e", "%65")):
+        with pytest.raises(ConfigError, match=rf"\?{name}=: .*api_key_env.*headers_env") as refused:
+            OpenAIEngine("m", ["http://other/v1", f"{url}?api-version=1&{written}=sk-do-not-show"])
+        assert "sk-do-not-show" not in str(refused.value) and "\n" not in str(refused.value)
+
+
+def test_other_parameters_are_allowed() -> None:
+    engine = OpenAIEngine("m", "http://h:1/v1?api-version=2024-10-21&design=a&region=eu")
+    assert engine.endpoints[0].chat_url.endswith("?api-version=2024-10-21&design=a&region=eu")
 
 
 def test_an_unknown_option_is_named() -> None:
