@@ -149,6 +149,62 @@ def test_killed_with_the_tiny_models(tmp_path: Path) -> None:
     wait_until_gone(tmp_path, 10)
 
 
+def test_killed_while_evaluating(tmp_path: Path, server: StubHandle) -> None:
+    """kill -9 while both policies are sampled, and again while the judge compares them."""
+    config = evaluation_config(tmp_path, server.url)
+    write_config(tmp_path / "unbroken.yaml", config, run="unbroken")
+    succeed("evaluate", "unbroken.yaml", "--quiet", cwd=tmp_path)
+    expected = evaluation(tmp_path / "unbroken")
+    n_samples = len(rows(tmp_path / "unbroken" / "evaluation" / "responses.jsonl"))
+    n_requests = journal_rows(tmp_path / "unbroken")
+    assert (n_samples, n_requests) == (2 * 30, 4 * 30), "both policies answered, and both orders were judged"
+
+    write_config(tmp_path / "p.yaml", config)
+    run = tmp_path / "run"
+    server.reset()
+    server.set(latency_ms=40, jitter=0.8)
+    for moment, sampled in ((n_samples // 3, False), ((n_samples + n_requests) // 2, True)):
+        process = start(["evaluate", "p.yaml", "--quiet"], tmp_path)
+        wait_for(lambda moment=moment: journal_rows(run) >= moment, every_s=0.005)
+        assert process.poll() is None, "the run ended before it could be killed"
+        kill(process)
+        answered = journal_rows(run)
+        assert n_samples < answered < n_requests if sampled else 0 < answered < n_samples
+        assert (run / "evaluation" / "responses.jsonl").exists() == sampled
+        assert not (run / "evaluation" / "judgments.jsonl").exists()
+        time.sleep(0.1)  # what is in flight reaches the server
+    succeed("evaluate", "p.yaml", "--quiet", cwd=tmp_path)
+    assert evaluation(run) == expected
+    stats = server.stats()
+    assert stats["unique"] == n_requests, "nothing else was asked than in the unbroken run"
+    assert stats["requests"] - n_requests <= CONCURRENCY * 2, "sent again: at most what was in flight"
+    keys = [row["key"] for row in rows(run / "journal.jsonl")]
+    assert len(keys) == len(set(keys)) == n_requests, "no reply was recorded twice"
+    again = succeed("evaluate", "p.yaml", "--quiet", cwd=tmp_path)
+    assert "evaluate: up to date" in again.out and server.stats()["requests"] == stats["requests"]
+
+
+def evaluation_config(folder: Path, url: str) -> dict[str, Any]:
+    """Two models behind one server, compared on prompts of their own."""
+    write_prompts(folder / "prompts.jsonl", 4)
+    write_prompts(folder / "heldout.jsonl", 30)
+    config = http_config(url)
+    other = {**config["engines"]["policy"], "model": "other-stub", "name": "other"}
+    section = {
+        "prompts": {"path": "heldout.jsonl"},
+        "before": "policy",
+        "after": "other",
+        "judges": ["judge"],
+        "max_tokens": 48,
+    }
+    return {**config, "engines": {**config["engines"], "other": other}, "evaluate": section}
+
+
+def evaluation(run: Path) -> dict[str, str]:
+    names = ("responses.jsonl", "judgments.jsonl", "evaluation.json")
+    return {name: (run / "evaluation" / name).read_text(encoding="utf-8") for name in names}
+
+
 def test_killed_while_training(tmp_path: Path, server: StubHandle) -> None:
     write_prompts(tmp_path / "prompts.jsonl", 40)
     policy = REPO / "data" / "tiny" / "policy"
