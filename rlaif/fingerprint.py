@@ -77,7 +77,7 @@ def _inputs(stage: str) -> list[str]:
         "pair": ["responses.jsonl", "judgments.jsonl"],
         "export": ["prompts.jsonl", "responses.jsonl", "judgments.jsonl", "preferences.jsonl"],
         "train": ["dataset"],
-        "evaluate": ["reasks.txt"],
+        "evaluate": ["prompts.jsonl", "reasks.txt"],
     }.get(stage, [])
 
 

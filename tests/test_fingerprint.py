@@ -74,7 +74,7 @@ def test_tables_that_a_stage_reads(config: dict[str, Any], name: str) -> None:
     Path("run").mkdir()
     (Path("run") / f"{name}.jsonl").write_text("{}\n")
     readers = {
-        "prompts": {"generate", "judge", "export"},
+        "prompts": {"generate", "judge", "export", "evaluate"},
         "responses": {"judge", "pair", "export"},
         "judgments": {"pair", "export"},
         "preferences": {"export"},

@@ -52,15 +52,25 @@ def run(context: Context) -> dict[str, Any]:
     weights = _weights(context.config, judge_section)
     views = {role: view(comparisons, rows, weights) for role, rows in judgments.items()}
     values = {row.id: measure(measures, c.prompt, row) for c in comparisons for row in (c.before, c.after)}
-    result = evaluate(comparisons, views, values, seed=context.config.seed)
+    n_seen = _also_trained_on(context, prompts)
+    result = evaluate(comparisons, views, values, seed=context.config.seed) | {"prompts_also_trained_on": n_seen}
     text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
     write_whole(context.folder.path / "evaluation" / "evaluation.json", text.encode() + b"\n")
     return {
         "prompts": len(prompts),
+        "prompts_also_trained_on": n_seen,
         "comparisons": len(comparisons),
         "judgments": sum(len(rows) for rows in judgments.values()),
         "dropped": count_reasons(dropped) | _excluded(views),
     }
+
+
+def _also_trained_on(context: Context, prompts: Sequence[Prompt]) -> int:
+    """How many prompts are not held out: the run has the same text among those it made its labels from."""
+    if not context.folder.table("prompts").exists():
+        return 0
+    seen = {prompt.text for prompt in context.folder.read("prompts", Prompt)}
+    return sum(prompt.text in seen for prompt in prompts)
 
 
 def _prompts(section: EvaluateSection, dropped: list[Dropped]) -> list[Prompt]:

@@ -71,7 +71,9 @@ def metrics_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_better_policy_wins_in_both_orders(tmp_path: Path) -> None:
     counts, result, folder = run(config(tmp_path, ["one", "two", "three"], evaluate__n=2))
-    assert counts == {"prompts": 3, "comparisons": 6, "judgments": 24, "dropped": {}}
+    assert counts == {
+        "prompts": 3, "prompts_also_trained_on": 0, "comparisons": 6, "judgments": 24, "dropped": {},
+    }  # fmt: skip
     assert result["win_rate"]["judge"]["value"] == 1
     assert result["judges"]["judge"]["order_consistency"]["value"] == 1
     # A judge that always names the first response tells nothing once both orders are averaged.
@@ -147,6 +149,15 @@ def test_starting_policy_is_sampled_as_it_was_for_candidates(tmp_path: Path) -> 
 def test_bad_config(tmp_path: Path, changes: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         run(config(tmp_path, ["one"], **changes))
+
+
+def test_prompts_that_are_not_held_out_are_counted(tmp_path: Path) -> None:
+    pipeline = config(tmp_path, ["one", "two", "three"])
+    with RunFolder(pipeline.run) as folder:
+        trained_on = [{"role": "user", "content": "two"}]
+        folder.write("prompts", [Prompt(id="x", messages=trained_on)])
+    counts, result, _ = run(pipeline)
+    assert counts["prompts_also_trained_on"] == result["prompts_also_trained_on"] == 1
 
 
 def test_nothing_to_evaluate(tmp_path: Path) -> None:

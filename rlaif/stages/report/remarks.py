@@ -84,6 +84,9 @@ def _about_policy(data: ReportData) -> Iterable[str]:
     mine = rates.get(labelling_judge(data))
     if mine and mine["low"] is not None and mine["low"] <= 0.5 <= mine["high"]:
         yield f"The win rate of the trained policy, {interval(mine)}, cannot be told from a coin."
+    seen = data.evaluation.get("prompts_also_trained_on")
+    if isinstance(seen, int) and seen > 0:
+        yield f"{seen:,} of the evaluation's prompts are not held out: the labels were made from the same prompts."
     for name in same_as_labelling(data):
         yield f"{name} is the labelling judge's own model: its win rate is no second opinion."
     for name, other in rates.items():
