@@ -14,6 +14,9 @@ from rlaif.store import RunFolder
 def check(config: Pipeline, folder: RunFolder, stages: Iterable[str]) -> None:
     """Everything that can be known of `stages` without asking or loading a model. Errors: ConfigError."""
     context = Context(config, folder)
+    for role, spec in config.engines.items():
+        if spec.engine == "openai":  # also one that no stage asks: a secret in it would reach the manifest
+            context.engine(role)
     for stage in stages:
         if stage in _CHECKS:
             _CHECKS[stage](context)

@@ -31,6 +31,7 @@ Job = Generator[list[Request], list[Reply], _T]
 
 _LOOKAHEAD = 4096  # finished results held back for order, at most this many jobs ahead of the next one out
 _BACKOFF_S = (0.5, 30.0)  # first and longest wait between tries, doubled each time, with jitter
+_TIMER_S = 0.002  # the event loop's timers are rounded to milliseconds and may come early
 _GC_EVERY = 20_000  # new objects between collections while running: a sixth of the time went there at Python's 700
 _DRAIN_S = 10.0  # on stop: how long paid-for replies in flight are waited for
 _GO_ON = "every reply is kept, run the same command again to send more"
@@ -264,7 +265,7 @@ class Driver:
         """Seconds before try number `attempt` + 1: exponential with jitter, never less than the server asked for."""
         backoff = min(_BACKOFF_S[1], _BACKOFF_S[0] * 2.0 ** (attempt - 1)) * (0.5 + self._rng.random())
         asked = error.retry_after_s if isinstance(error, Transient) else None
-        return max(asked or 0.0, backoff)
+        return max(asked + _TIMER_S, backoff) if asked else backoff
 
     def _check_may_send(self) -> None:
         if self._halt is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -65,8 +66,15 @@ def dry_run(config: Pipeline, stages: list[str] | None = None) -> str:
         loads |= _evaluate_loads(context)
     if "train" in wanted:
         lines += _training(config)
-    lines += ["", *_table(loads)]
+    lines += ["", *_table(loads), *_missing_keys(config)]
     return "\n".join(lines)
+
+
+def _missing_keys(config: Pipeline) -> list[str]:
+    """Environment variables that the run will want. A plan may be made where the keys are not."""
+    wanted = {str(spec.options().get("api_key_env") or "") for spec in config.engines.values()} - {""}
+    missing = sorted(name for name in wanted if name not in os.environ)
+    return [f"not set here, and needed for the run: the environment variable {name}" for name in missing]
 
 
 def _candidates(context: Context) -> tuple[list[tuple[Prompt, list[Response]]], list[str]]:

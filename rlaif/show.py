@@ -47,7 +47,8 @@ def _summary(folder: RunFolder, prompts: list[Prompt]) -> str:
     lines = [" · ".join(counts), ""]
     lines += [f"{prompt.id}  {' '.join(prompt.text.split())[:90]}" for prompt in prompts[:_NAMED]]
     more = len(prompts) - _NAMED
-    return "\n".join(lines + ([f"… and {more:,} more"] if more > 0 else []))
+    lines += [f"… and {more:,} more"] if more > 0 else []
+    return "\n".join([*lines, "", f"one of them in full: rlaif show {folder.path} ID"])
 
 
 def _find(folder: RunFolder, prompts: list[Prompt], wanted: str) -> Prompt:
@@ -81,12 +82,12 @@ def _lines(folder: RunFolder, prompt: Prompt) -> Iterator[str]:
         yield ""
         yield f"R{number} · response {response.id} · {response.source} · {response.finish_reason or 'given'}"
         yield from _indented(response.text)
-    yield from _judgment_lines(folder, prompt, names)
     for preference in _rows(folder, "preferences", Preference):
         if preference.prompt_id == prompt.id:
             yield ""
             chosen, rejected = names.get(preference.chosen_id, "?"), names.get(preference.rejected_id, "?")
             yield f"preference {preference.id} · {chosen} over {rejected} · probability {preference.probability:.3f}"
+    yield from _judgment_lines(folder, prompt, names)
     about = {prompt.id, *names}
     for row in _rows(folder, "dropped", Dropped):
         if row.id in about:

@@ -148,3 +148,12 @@ def test_train_dpo_on_rows(tmp_path: Path) -> None:
     assert (out / "model.safetensors").is_file()
     with pytest.raises(ConfigError, match="no such argument"):
         rlaif.train_dpo(conversations, model="shipped:data/tiny/policy", out=out, args={"max_stepz": 1})
+
+
+def test_the_engine_in_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    code = page.partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "echo_engine.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    rows = rlaif.generate([{"prompt": "Hello?"}], engine={"engine": "echo_engine:EchoEngine"}, n=1)
+    assert [row["response"] for row in rows] == ["Hello?"]

@@ -198,3 +198,14 @@ def test_a_misspelled_argument_of_an_engine_has_a_hint() -> None:
     engine = {"engine": "openai", "model": "m", "api_key": "abc"}
     with pytest.raises(ConfigError, match=r"unexpected keyword argument 'api_key'; did you mean 'api_key_env'\?"):
         api.judge(ROWS, engine=engine, rubric="helpfulness")
+
+
+def test_a_plan_says_which_key_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("HOSTED_API_KEY", raising=False)
+    assert cli.main(["run", "preferences-hosted", "--dry-run"]) == 0
+    assert "needed for the run: the environment variable HOSTED_API_KEY" in capsys.readouterr().out
+    monkeypatch.setenv("HOSTED_API_KEY", "x")
+    assert cli.main(["run", "preferences-hosted", "--dry-run"]) == 0
+    assert "HOSTED_API_KEY" not in capsys.readouterr().out
