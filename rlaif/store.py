@@ -7,7 +7,6 @@ without the identity; recordings are replayed by it.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from rlaif import lock
 from rlaif.errors import RequestFailed, StoreError
 from rlaif.records import SCHEMA_VERSION, Dropped, Reply, Request
 
@@ -28,7 +28,6 @@ _T = TypeVar("_T", bound=msgspec.Struct)
 _FSYNC_EVERY_S = 1.0
 STAGES = ("prompts", "generate", "judge", "pair", "export", "train", "evaluate", "report")
 _ORDER = {stage: index for index, stage in enumerate(STAGES)}
-_LOCK_FD = "RLAIF_LOCK_FD"  # a stage's child process inherits its parent's lock through this descriptor
 
 # `role` only routes, so it is not in the key
 _DEFAULTS: list[tuple[str, Any]] = [
@@ -256,12 +255,12 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            inherited = _inherited_lock(self.path)
-            lock = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644) if inherited is None else inherited
+            inherited = lock.inherited(self.path)
+            mine = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o644) if inherited is None else inherited
         except OSError as error:
             raise StoreError(f"{self.path}: cannot use this run folder: {error.strerror}") from None
-        _acquire(lock, self.path, self._wait_s)
-        self._lock = lock
+        lock.acquire(mine, self.path, self._wait_s)
+        self._lock = mine
         if inherited is None:
             _sweep(self.path)
         return self
@@ -279,7 +278,7 @@ class RunFolder:
     def lock_for_child(self) -> tuple[int, dict[str, str]]:
         """The descriptor a child process must inherit, and the environment that tells it so."""
         assert self._lock is not None, "the folder is not open"
-        return self._lock, {_LOCK_FD: str(self._lock)}
+        return self._lock, {lock.DESCRIPTOR: str(self._lock)}
 
     @property
     def journal(self) -> Journal:
@@ -370,18 +369,6 @@ def write_whole(path: Path, data: bytes) -> None:
         raise StoreError(f"{path}: cannot write: {error.strerror}") from None
 
 
-def _inherited_lock(path: Path) -> int | None:
-    """The parent's lock descriptor, if we are its child and it is the lock of this folder."""
-    value = os.environ.get(_LOCK_FD)
-    if value is None:
-        return None
-    try:
-        mine, theirs = (path / ".lock").stat(), os.fstat(int(value))
-    except (OSError, ValueError):
-        return None
-    return os.dup(int(value)) if (mine.st_dev, mine.st_ino) == (theirs.st_dev, theirs.st_ino) else None
-
-
 def _sweep(path: Path) -> None:
     """Remove what killed runs were writing. We hold the lock, so nobody is writing it now."""
     for left in [*path.glob(".*.tmp"), *path.glob("*/.*.tmp")]:
@@ -389,16 +376,3 @@ def _sweep(path: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
         else:
             left.unlink(missing_ok=True)
-
-
-def _acquire(lock: int, path: Path, wait_s: float) -> None:
-    deadline = time.monotonic() + wait_s  # a killed run's child needs a moment to notice
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                os.close(lock)
-                raise StoreError(f"{path}: another rlaif process is working on this run folder") from None
-            time.sleep(0.1)
