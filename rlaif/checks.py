@@ -70,7 +70,7 @@ def _after(context: Context, role: str) -> None:
         raise ConfigError(
             f"evaluate.after: {role}: engine {name!r} of {context.starting_policy!r} cannot serve the folder that "
             "this run trains; evaluate.after may name another entry of engines:, for example one of transformers or "
-            f"vllm with model: {context.folder.path / 'policy'}"
+            f"vllm with model: {context.folder.path / 'models' / str(context.config.trainer_of(role))}"
         )
     context.engine(role)
 

@@ -21,6 +21,9 @@ STAGE_HELP = {
     "evaluate": "compare the trained policy with the starting one on held-out prompts",
     "report": "write report.html and report.json",
 }
+TRAINER_HELP = {
+    "dpo": "direct preference optimisation, on TRL",
+}
 _SET_HELP = "set a key of the config, for example judge.orders=random; may be given several times"
 _EPILOG = """\
 TARGET is a pipeline (.yaml), a run folder, or, to generate, judge and train, your own data file. Any key of the
@@ -163,13 +166,16 @@ def _engine_flags(command: argparse.ArgumentParser, stage: str) -> None:
 
 
 def _train_command(commands: Any) -> None:
-    train = commands.add_parser("train", help="train on a preference dataset")
+    train = commands.add_parser("train", help="train on a dataset: " + ", ".join(TRAINER_HELP))
     trainers = train.add_subparsers(title="trainers", metavar="TRAINER", required=True)
-    dpo = trainers.add_parser("dpo", help="direct preference optimisation, on TRL", epilog=_EPILOG, **_raw())
-    dpo.add_argument("target", metavar="TARGET", help="a pipeline, a run folder, or a dataset (folder or file)")
-    dpo.add_argument("--model", metavar="M", help="the starting policy: a folder or a hub id")
-    _common(dpo)
-    dpo.set_defaults(func=_stage, stage="train")
+    for name, text in TRAINER_HELP.items():
+        trainer = trainers.add_parser(name, help=text, epilog=_EPILOG, **_raw())
+        trainer.add_argument(
+            "target", metavar="TARGET", help="a pipeline, a run folder, or a dataset (folder or file)"
+        )
+        trainer.add_argument("--model", metavar="M", help="the starting model: a folder or a hub id")
+        _common(trainer)
+        trainer.set_defaults(func=_stage, stage=name)
 
 
 def _show_command(commands: Any) -> None:
@@ -218,13 +224,14 @@ def _execute(arguments: argparse.Namespace, config: Any, stages: list[str] | Non
         print(dry_run(config, stages))
         return 0
     from rlaif import pipeline
+    from rlaif.stages.table import stages_of
 
     pipeline.run(
         config, stages, retry=arguments.retry, force=arguments.force, quiet=arguments.quiet,
         say=lambda line: print(line, flush=True),
     )  # fmt: skip
     report = Path(config.run) / "report.html"
-    ran_report = "report" in (stages if stages is not None else pipeline.stages_of(config))
+    ran_report = "report" in (stages if stages is not None else stages_of(config))
     print(f"report: {report}" if ran_report else f"run folder: {config.run}")
     return 0
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from rlaif import config as configs
 from rlaif.config import Pipeline
+from rlaif.config.training import TRAINERS
 from rlaif.errors import ConfigError
 from rlaif.paths import shipped, shipped_pipeline
 
@@ -54,8 +55,8 @@ def _raw_config(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         path = path if path.is_file() else shipped_pipeline(target) or path
         return configs.read_yaml(path), str(path)
     stage = getattr(arguments, "stage", "run")
-    if stage in ("generate", "judge", "train"):
-        return _from_data(arguments, stage), f"rlaif {stage}"
+    if stage in ("generate", "judge", *TRAINERS):
+        return _from_data(arguments, stage), _command(stage)
     if path.is_dir():
         raise ConfigError(f"{target}: not a run folder (it has no manifest.json)")
     if path.is_file() and stage != "run":
@@ -67,14 +68,18 @@ def _raw_config(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     raise ConfigError(f"{target}: no such pipeline or run folder{hint}")
 
 
+def _command(stage: str) -> str:
+    return f"rlaif train {stage}" if stage in TRAINERS else f"rlaif {stage}"
+
+
 def _from_data(arguments: argparse.Namespace, stage: str) -> dict[str, Any]:
     """A config for the user's own file and nothing else."""
     if not arguments.run:
-        raise ConfigError(f"rlaif {stage} {arguments.target}: name the run folder with --run DIR")
-    if stage == "train":
-        if not arguments.model and not any(item.startswith("train.dpo.model=") for item in arguments.overrides):
-            raise ConfigError(f"rlaif train {arguments.target}: name the starting policy with --model")
-        return {"run": arguments.run, "train": {"dpo": {"model": arguments.model, "dataset": arguments.target}}}
+        raise ConfigError(f"{_command(stage)} {arguments.target}: name the run folder with --run DIR")
+    if stage in TRAINERS:
+        if not arguments.model and not any(item.startswith(f"train.{stage}.model=") for item in arguments.overrides):
+            raise ConfigError(f"{_command(stage)} {arguments.target}: name the starting model with --model")
+        return {"run": arguments.run, "train": {stage: {"model": arguments.model, "dataset": arguments.target}}}
     if not arguments.engine:
         raise ConfigError(f"rlaif {stage} {arguments.target}: name an engine with --engine (and --model)")
     raw: dict[str, Any] = {"run": arguments.run, "prompts": {"path": arguments.target}}
@@ -94,9 +99,9 @@ def _apply_flags(raw: dict[str, Any], arguments: argparse.Namespace) -> None:
             raw.setdefault("budget", {})[flag] = getattr(arguments, flag)
     if stage in ("generate", "judge"):
         _apply_engine_flags(raw, arguments, stage)
-    if stage == "train" and arguments.model:
+    if stage in TRAINERS and arguments.model:
         raw["train"] = raw.get("train") or {}
-        raw["train"]["dpo"] = (raw["train"].get("dpo") or {}) | {"model": arguments.model}
+        raw["train"][stage] = (raw["train"].get(stage) or {}) | {"model": arguments.model}
 
 
 def _limited_source(raw: dict[str, Any], stage: str) -> dict[str, Any]:

@@ -7,7 +7,6 @@ journal answers what was asked before. A stage that loads a model runs in a chil
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -17,10 +16,12 @@ from rlaif.checks import check
 from rlaif.config import Pipeline
 from rlaif.engines.base import IN_PROCESS, NEVER_SHRINKS
 from rlaif.errors import ConfigError, StoreError
-from rlaif.fingerprint import engine_name, fingerprint, outputs_of, roles_of
+from rlaif.fingerprint import fingerprint
 from rlaif.progress import Stats
 from rlaif.records import SCHEMA_VERSION, Judgment
 from rlaif.stages.base import Context, Enough
+from rlaif.stages.table import engine_name, stages_of
+from rlaif.stages.table import stage as stage_named
 from rlaif.store import STAGES, RunFolder
 
 Say = Callable[[str], None]
@@ -32,21 +33,6 @@ class ChildFailed(Exception):
     def __init__(self, code: int) -> None:
         super().__init__(f"exit code {code}")
         self.code = code
-
-
-def stages_of(config: Pipeline) -> list[str]:
-    """The stages that the config asks for, in order."""
-    present = {
-        "prompts": config.prompts is not None,
-        "generate": config.generate is not None,
-        "judge": config.judge is not None,
-        "pair": config.pair is not None,
-        "export": config.export is not None,
-        "train": config.train is not None and config.train.dpo is not None,
-        "evaluate": config.evaluate is not None,
-        "report": config.report is not None,
-    }
-    return [stage for stage in STAGES if present[stage]]
 
 
 def run(
@@ -101,7 +87,7 @@ def run_stage_here(
     started, clock = time.time(), time.monotonic()
     status, counts = "stopped", {}
     try:
-        counts = _function(stage)(context)
+        counts = stage_named(stage).run(context)
         status = "finished"
     except Enough:
         status = "partial"
@@ -114,7 +100,7 @@ def run_stage_here(
             "seconds": round(time.monotonic() - clock, 3),
             **_spent(context.stats),
             "counts": counts,
-            "outputs": [name for name in outputs_of(config, stage) if (folder.path / name).exists()],
+            "outputs": [name for name in stage_named(stage).writes(config) if (folder.path / name).exists()],
         }
         _add(manifest, stage, entry, {role: context.engine(role) for role in context.stats}, folder)
         folder.save_manifest(manifest)
@@ -135,7 +121,7 @@ def _run_child(config: Pipeline, folder: RunFolder, stage: str, mark: str, *, qu
 
 def _one_process_each(config: Pipeline, stage: str) -> list[str]:
     """Roles that get a process of their own before the stage's last one, which then finds their replies recorded."""
-    specs = {role: engine_name(config, role) for role in roles_of(config, stage)}
+    specs = {role: engine_name(config, role) for role in stage_named(stage).roles(config)}
     if sum(name in IN_PROCESS for name in specs.values()) < 2:
         return []
     return [role for role, name in specs.items() if name in NEVER_SHRINKS]
@@ -143,15 +129,9 @@ def _one_process_each(config: Pipeline, stage: str) -> list[str]:
 
 def loads_a_model(config: Pipeline, stage: str) -> bool:
     """Whether the stage needs a process of its own."""
-    if stage == "train":
-        return True
-    return any(engine_name(config, role) in IN_PROCESS for role in roles_of(config, stage))
-
-
-def _function(stage: str) -> Callable[[Context], dict[str, Any]]:
-    """`run` of the stage's module."""
-    run: Callable[[Context], dict[str, Any]] = importlib.import_module(f"rlaif.stages.{stage}").run
-    return run
+    return stage_named(stage).loads_a_model or any(
+        engine_name(config, role) in IN_PROCESS for role in stage_named(stage).roles(config)
+    )
 
 
 # -- the manifest -------------------------------------------------------------------------------------------------

@@ -9,14 +9,15 @@ from typing import NamedTuple
 
 from rlaif.checks import check
 from rlaif.config import Pipeline, Price
+from rlaif.config.training import TRAINERS
 from rlaif.judges import build
 from rlaif.judges.base import Judge, Task
-from rlaif.pipeline import stages_of
 from rlaif.records import Dropped, Message, Prompt, Response
 from rlaif.stages.base import Context, count_reasons
 from rlaif.stages.generate import sampling_request
 from rlaif.stages.judge import count_lineups, tasks
 from rlaif.stages.prompts import load_prompts
+from rlaif.stages.table import stages_of
 from rlaif.store import RunFolder
 
 _CHARS_PER_TOKEN = 4  # where no tokenizer is at hand
@@ -64,7 +65,7 @@ def dry_run(config: Pipeline, stages: list[str] | None = None) -> str:
         lines += ["", "one request to the judge:", *_shown(messages)]
     if config.evaluate and "evaluate" in wanted:
         loads |= _evaluate_loads(context)
-    if "train" in wanted:
+    if any(name in TRAINERS for name in wanted):
         lines += _training(config)
     lines += ["", *_table(loads), *_missing_keys(config)]
     return "\n".join(lines)

@@ -91,6 +91,8 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     response_ids: list[str]
     kind: Literal["pairwise", "pointwise", "listwise"] = "pairwise"
     judge: str = "judge"  # the role, a key of `engines:` in the config
+    member: str | None = None  # which judge of a panel or a cascade
+    superseded: bool = False  # a later judge was asked instead: this one counts for nothing, and is kept
     model: str = ""
     rubric: str = ""  # "id@version"
     principle: str | None = None
@@ -173,7 +175,9 @@ class Dropped(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One call for one reply. Everything here can change the reply, so everything here is in its key,
-    except `role`, which only says which engine serves it (the engine's identity is in the key instead).
+    except `role` and `subject`. `role` says which engine serves it (the engine's identity is in the key instead).
+    `subject` says what is judged: the prompt's id, then the responses' ids in the order shown; replies that others
+    recorded under other words are found by it.
 
     `labels`: the verdict labels whose log-probabilities are wanted at every position of the reply. An engine that
     can read them exactly adds them to `TokenLogprob.top`; the others give their `top_logprobs` best.
@@ -194,6 +198,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     seed: int = 0
     attempt: int = 0
     extra: dict[str, Any] = {}
+    subject: tuple[str, ...] = ()
 
 
 class TokenLogprob(msgspec.Struct, frozen=True, array_like=True):

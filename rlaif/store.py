@@ -26,7 +26,11 @@ from rlaif.records import SCHEMA_VERSION, Dropped, Reply, Request
 _VERSION_TAG = b"rlaif-key-1\x00"
 _T = TypeVar("_T", bound=msgspec.Struct)
 _FSYNC_EVERY_S = 1.0
-STAGES = ("prompts", "generate", "judge", "pair", "export", "train", "evaluate", "report")
+STAGES = (
+    *("prompts", "generate", "judge", "pair", "export"),
+    *("sft", "reward", "dpo", "kto", "ppo", "grpo"),
+    *("evaluate", "report"),
+)
 _ORDER = {stage: index for index, stage in enumerate(STAGES)}
 
 # `role` only routes, so it is not in the key
@@ -239,7 +243,7 @@ class Reasks:
 # what the stages write over
 REPLACED = (
     *(f"{name}.jsonl" for name in ("prompts", "responses", "judgments", "preferences", "dropped")),
-    *("dataset", "policy", "evaluation", "report.html", "report.json"),
+    *("dataset", "models", "evaluation", "report.html", "report.json"),
 )
 
 

@@ -41,7 +41,7 @@ def judged(tmp_path: Path, server: StubHandle, monkeypatch: pytest.MonkeyPatch) 
         (["pair", "run", "--limit", "2"], "--limit: rlaif pair takes what the run folder holds"),
         (["pair", "run", "--set", "pair.min_marg=0.1"], "run/manifest.json with --set: pair.min_marg: unknown key"),
         (["pair", "rows.jsonl"], "rows.jsonl: rlaif pair needs a run folder"),
-        (["train", "dpo", "rows.jsonl", "--run", "t"], "name the starting policy with --model"),
+        (["train", "dpo", "rows.jsonl", "--run", "t"], "name the starting model with --model"),
     ],
 )
 def test_a_wrong_command_is_one_line_and_changes_nothing(

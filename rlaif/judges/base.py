@@ -11,7 +11,7 @@ is no answer: its judgment has status "error". A pairwise judge that asks both o
 from __future__ import annotations
 
 import random
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -35,6 +35,37 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     def rng(self) -> random.Random:
         """A generator of its own for this task: the same for the same seed and task, whatever ran before."""
         return random.Random(make_id(self.seed, self.id))
+
+
+def together(runs: Sequence[JudgeRun]) -> Generator[list[Request], list[Reply], list[list[Judgment]]]:
+    """Several judge runs as one: each round asks what all unfinished ones ask at that moment. `yield from` it.
+
+    Returns their judgments, in the order of `runs`.
+    """
+    results: list[list[Judgment]] = [[] for _ in runs]
+    pending: dict[int, list[Request]] = {}
+
+    def advance(index: int, replies: list[Reply] | None) -> None:
+        try:
+            pending[index] = next(runs[index]) if replies is None else runs[index].send(replies)
+        except StopIteration as stop:
+            pending.pop(index, None)
+            results[index] = stop.value
+
+    try:
+        for index in range(len(runs)):
+            advance(index, None)
+        while pending:
+            asked = dict(pending)
+            replies = yield [request for requests in asked.values() for request in requests]
+            start = 0
+            for index, requests in asked.items():
+                advance(index, replies[start : start + len(requests)])
+                start += len(requests)
+    finally:
+        for run in runs:
+            run.close()
+    return results
 
 
 class Judge(Protocol):

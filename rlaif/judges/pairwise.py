@@ -102,6 +102,7 @@ class PairwiseJudge:
             top_logprobs=_TOP_LOGPROBS if reads_logprobs else 0,
             seed=seed if self.temperature > 0 and not reads_logprobs else 0,
             extra=self.extra,
+            subject=(prompt.id, *(response.id for response in look.shown)),
         )
 
     def _judgment(self, prompt: Prompt, look: _Look, reply: Reply) -> Judgment:

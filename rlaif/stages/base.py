@@ -51,13 +51,16 @@ class Context:
         return self._engines[role]
 
     def engine_spec(self, role: str) -> EngineSpec:
-        """The entry of `engines:`. `trained` is the starting policy's entry with the model that this run trained."""
+        """The entry of `engines:`. A trainer's name, or `trained` for the last one's, is the starting policy's entry
+        with the model that this run trained."""
         if role in self.config.engines:
             return self.config.engines[role]
-        if role == "trained":
+        trainer = self.config.trainer_of(role)
+        if trainer is not None:
             start = self.config.engines[self.starting_policy]
             options = {name: value for name, value in start.options().items() if name not in _OF_THE_START}
-            return EngineSpec(**{**options, "model": str(self.folder.path / "policy"), "price": start.price})
+            folder = self.folder.path / "models" / trainer
+            return EngineSpec(**{**options, "model": str(folder), "price": start.price})
         raise ConfigError(f"no engine {role!r} under engines: (there: {', '.join(sorted(self.config.engines))})")
 
     @property

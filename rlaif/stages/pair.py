@@ -136,6 +136,8 @@ _Meetings = dict[str, dict[tuple[str, str], _Meeting]]
 def _meetings(judgments: Iterable[Judgment]) -> _Meetings:
     meetings: _Meetings = {}
     for judgment in judgments:
+        if judgment.superseded:
+            continue
         if judgment.kind != "pairwise":
             raise ConfigError(
                 f"pair: judgment {judgment.id} is {judgment.kind}; only pairwise judgments can be paired so far"

@@ -1,17 +1,42 @@
-"""Trains on what the run exported (or on `dataset:`), into policy/."""
+"""Trains on what the run exported (or on `dataset:`), into models/NAME."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from rlaif.fingerprint import dpo_section
+from rlaif.config.training import TrainerSection
+from rlaif.errors import ConfigError, StoreError
 from rlaif.stages.base import Context
+from rlaif.stages.table import RUN, located
 
 
-def run(context: Context) -> dict[str, Any]:
+def run_dpo(context: Context) -> dict[str, Any]:
     from rlaif.training.dpo import train_dpo
 
-    section = dpo_section(context.config)
-    dataset = section.dataset or context.folder.path / "dataset"
-    training = train_dpo(section, dataset, context.folder.path / "policy", context.config.seed)
+    section, dataset, out = prepared(context, "dpo")
+    training = train_dpo(section, dataset, out, context.config.seed)
     return {"pairs": training["n_train"], "steps": training["steps"]}
+
+
+def prepared(context: Context, name: str) -> tuple[Any, Path | str, Path]:
+    """The trainer's section with its model located, its dataset, and the folder to write.
+
+    Errors: ConfigError (no such section), StoreError (`run:NAME` that this run has not trained).
+    """
+    train = context.config.train
+    section: TrainerSection | None = train.section(name) if train else None
+    if section is None:
+        raise ConfigError(f"train.{name}: this config has no such section")
+    folder = context.folder.path
+    if section.model.startswith(RUN):
+        section = section.model_copy(update={"model": trained(section.model, folder, f"train.{name}.model")})
+    return section, section.dataset or folder / "dataset", folder / "models" / name
+
+
+def trained(value: str, folder: Path, where: str) -> str:
+    """`run:NAME` as the folder of that model. Errors: StoreError where this run has not trained it."""
+    path = located(value, folder)
+    if not path.is_dir():
+        raise StoreError(f"{where}: {value}: {path} is not there yet; train {value.removeprefix(RUN)} first")
+    return str(path)

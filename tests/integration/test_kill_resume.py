@@ -214,13 +214,13 @@ def test_killed_while_training(tmp_path: Path, server: StubHandle) -> None:
     process = start(["run", config, "--quiet"], tmp_path)
     wait_for(lambda: (run / ".policy.partial").exists(), every_s=0.01)
     time.sleep(2)
-    assert process.poll() is None and not (run / "policy").exists()
+    assert process.poll() is None and not (run / "models" / "dpo").exists()
     kill(process)
     wait_until_gone(run, 10)
     asked = server.stats()["requests"]
     before = tables(run)
     succeed("run", config, "--quiet", cwd=tmp_path)
-    assert (run / "policy" / "model.safetensors").exists()
+    assert (run / "models" / "dpo" / "model.safetensors").exists()
     assert tables(run) == before and server.stats()["requests"] == asked
     assert manifest(run)["stages"]["train"]["status"] == "finished"
     again = succeed("run", config, "--quiet", cwd=tmp_path)

@@ -43,7 +43,7 @@ def make_run(path: Path, n_prompts: int = 60, n_responses: int = 4, seed: int = 
     for name, rows in tables.items():
         write_table(path / f"{name}.jsonl", rows)
     _write(path / "manifest.json", _manifest(seed, len(prompts), len(responses), len(judgments), len(preferences)))
-    _write(path / "policy" / "training.json", training(rng))
+    _write(path / "models" / "dpo" / "training.json", training(rng))
     _write(path / "evaluation" / "evaluation.json", evaluation(oracle))
     return path
 

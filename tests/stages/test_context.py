@@ -26,7 +26,7 @@ def test_the_trained_policy_is_served_as_the_starting_one_without_its_adapter(tm
     policy = {"engine": "vllm", "model": "org/base", "revision": "abc", "lora": "old-lora", "max_model_len": 256}
     context = Context(config(tmp_path, policy), RunFolder(tmp_path))
     found = context.engine_spec("trained").options()
-    assert found == {"engine": "vllm", "model": str(tmp_path / "policy"), "max_model_len": 256}
+    assert found == {"engine": "vllm", "model": str(tmp_path / "models" / "dpo"), "max_model_len": 256}
 
 
 def test_an_unknown_policy_to_evaluate_is_refused_with_the_config(tmp_path: Path) -> None:

@@ -271,7 +271,7 @@ def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None
 @pytest.mark.parametrize(
     "missing",
     ["prompts.jsonl", "responses.jsonl", "judgments.jsonl", "preferences.jsonl", "dropped.jsonl", "manifest.json",
-     "policy/training.json", "evaluation/evaluation.json"],
+     "models/dpo/training.json", "evaluation/evaluation.json"],
 )  # fmt: skip
 def test_any_file_may_be_missing(tmp_path: Path, missing: str) -> None:
     path = make_run(tmp_path / "run", n_prompts=8)

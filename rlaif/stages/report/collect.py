@@ -112,7 +112,7 @@ def collect(run_path: Path, n_examples: int = 12) -> ReportData:
     if run.table("preferences").exists():
         data.pairs = _pairs(preferences, lengths)
     data.dropped = _dropped(_rows(run, "dropped", Dropped))
-    data.training = _read_object(run_path / "policy" / "training.json")
+    data.training = _read_object(run_path / "models" / "dpo" / "training.json")
     data.evaluation = _read_object(run_path / "evaluation" / "evaluation.json")
     data.examples = _examples(run, spread(preferences, n_examples))
     return data

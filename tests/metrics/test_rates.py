@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlaif import metrics
+from rlaif.metrics import rates
 
 NAN = math.nan
 
@@ -108,7 +109,7 @@ def test_same_rng_same_interval() -> None:
 def test_blocks_of_the_bootstrap_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     values, prompts = np.arange(200.0), np.arange(200) // 2
     whole = metrics.mean(values, prompts, rng())
-    monkeypatch.setattr(metrics, "_CELLS", 1000)
+    monkeypatch.setattr(rates, "_CELLS", 1000)
     assert metrics.mean(values, prompts, rng()) == whole
 
 

@@ -1,4 +1,4 @@
-"""What the judgments and the trained policy are worth: agreement, consistency, bias, win rates, intervals.
+"""Means, proportions, agreement, win rates, and their intervals.
 
 Pure functions over one-dimensional arrays. A value that could not be had is NaN or None in the input and is left out,
 never counted as a number; what cannot be computed (nothing left, no variation) comes back as None, never as NaN.

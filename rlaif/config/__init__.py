@@ -1,0 +1,35 @@
+"""The shape of pipelines/*.yaml. An unknown key is an error; every key has a comment with its unit.
+
+Paths in a config are relative to the working folder; `shipped:NAME/…` is a file that ships with rlaif, `run:NAME` in
+`model:` what this run trained. A stage runs when its section is there.
+"""
+
+from rlaif.config.base import Section, Source, apply_override, read_yaml, telling_fault, validate
+from rlaif.config.data import Budget, EngineSpec, ExportSection, GenerateSection, Price, Sampler
+from rlaif.config.evaluation import EvaluateSection, ReportSection
+from rlaif.config.judging import JudgeSection, PairSection
+from rlaif.config.pipeline import Pipeline, load
+from rlaif.config.training import DPOSection, TrainSection
+
+__all__ = [
+    "Budget",
+    "DPOSection",
+    "EngineSpec",
+    "EvaluateSection",
+    "ExportSection",
+    "GenerateSection",
+    "JudgeSection",
+    "PairSection",
+    "Pipeline",
+    "Price",
+    "ReportSection",
+    "Sampler",
+    "Section",
+    "Source",
+    "TrainSection",
+    "apply_override",
+    "load",
+    "read_yaml",
+    "telling_fault",
+    "validate",
+]

@@ -1,0 +1,74 @@
+"""The whole of a pipeline file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, model_validator
+
+from rlaif.config.base import Section, Source, apply_override, read_yaml, validate
+from rlaif.config.data import Budget, EngineSpec, ExportSection, GenerateSection
+from rlaif.config.evaluation import EvaluateSection, ReportSection
+from rlaif.config.judging import JudgeSection, PairSection
+from rlaif.config.training import POLICIES, TrainSection
+
+TRAINED = "trained"  # the role of the policy that this run trained last
+
+
+class Pipeline(Section):
+    run: str = Field(min_length=1)  # the run folder
+    seed: int = 0
+    engines: dict[str, EngineSpec] = {}
+    prompts: Source | None = None
+    generate: GenerateSection | None = None
+    judge: JudgeSection | None = None
+    pair: PairSection | None = None
+    export: ExportSection | None = None
+    train: TrainSection | None = None
+    evaluate: EvaluateSection | None = None
+    report: ReportSection | None = None
+    budget: Budget = Budget()
+
+    @property
+    def starting_policy(self) -> str | None:
+        """The engine key of the policy before training."""
+        if self.evaluate and self.evaluate.before:
+            return self.evaluate.before
+        return self.generate.samplers[0].engine if self.generate else None
+
+    def trainer_of(self, role: str) -> str | None:
+        """The trainer whose output serves `role`; None where the role is no trained policy of this run."""
+        if role in self.engines:
+            return None
+        if role == TRAINED:
+            return (self.train.policy if self.train else None) or "dpo"
+        return role if self.train and role in POLICIES and self.train.section(role) is not None else None
+
+    @model_validator(mode="after")
+    def _engines_exist(self) -> Pipeline:
+        used: list[tuple[str, str]] = []
+        if self.generate:
+            used += [(f"generate.samplers[{i}].engine", s.engine) for i, s in enumerate(self.generate.samplers)]
+        if self.judge:
+            used.append(("judge.engine", self.judge.engine))
+        if self.evaluate:
+            used += [("evaluate.judges", name) for name in self.evaluate.judges]
+            used += [("evaluate.before", self.evaluate.before)] if self.evaluate.before else []
+            used += [("evaluate.after", self.evaluate.after)] if self.trainer_of(self.evaluate.after) is None else []
+        for key, name in used:
+            if name not in self.engines:
+                known = ", ".join(sorted(self.engines)) or "none"
+                raise ValueError(f"{key}: no engine {name!r} under engines: (there: {known})")
+        return self
+
+
+def load(path: str | Path, overrides: list[str] | None = None) -> Pipeline:
+    """Read a pipeline file and apply `--set a.b=value` overrides (values are YAML).
+
+    Errors: ConfigError with the file, the key, what came and what was allowed.
+    """
+    path = Path(path)
+    raw = read_yaml(path)
+    for override in overrides or []:
+        apply_override(raw, override)
+    return validate(Pipeline, raw, str(path))

@@ -1,0 +1,50 @@
+"""What the judgments and the trained policy are worth. Pure functions over arrays; randomness is passed in.
+
+rates        means, proportions, win rates and their intervals
+"""
+
+from rlaif.metrics.rates import (
+    RESAMPLES,
+    Agreement,
+    Column,
+    Estimate,
+    Floats,
+    agreement,
+    brier,
+    correlations,
+    describe,
+    expected_calibration_error,
+    first_position_rate,
+    length_controlled_win_rate,
+    mean,
+    order_consistency,
+    outcomes,
+    paired_difference,
+    proportion,
+    reliability,
+    wilson,
+    win_rate,
+)
+
+__all__ = [
+    "RESAMPLES",
+    "Agreement",
+    "Column",
+    "Estimate",
+    "Floats",
+    "agreement",
+    "brier",
+    "correlations",
+    "describe",
+    "expected_calibration_error",
+    "first_position_rate",
+    "length_controlled_win_rate",
+    "mean",
+    "order_consistency",
+    "outcomes",
+    "paired_difference",
+    "proportion",
+    "reliability",
+    "wilson",
+    "win_rate",
+]

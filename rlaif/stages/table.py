@@ -1,0 +1,223 @@
+"""The stages: when a pipeline has one, which parts of the config and which files it depends on, which engines it
+asks, what it writes, and the function that runs it. The one place where that is said.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rlaif.config import Pipeline
+from rlaif.config.training import TRAINERS
+from rlaif.errors import ConfigError
+from rlaif.judges import find_frame_of, find_standard
+from rlaif.paths import resolve
+from rlaif.store import STAGES
+
+RUN = "run:"  # `model: run:sft` is what this run trained as sft
+
+
+def _nothing(_: Pipeline) -> Sequence[str]:
+    return ()
+
+
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """`sections`: top-level keys of the config that can change what the stage writes; the first is its own, and the
+    stage is there when that one is. `reads`, `writes`: names in the run folder. `roles`: the engines that it asks, in
+    that order. `code`: import paths of the user's own that it calls. `files`: other files that it reads.
+    `where`: "module:function" of `run(context) -> counts`.
+    """
+
+    name: str
+    where: str
+    sections: tuple[str, ...]
+    writes: Callable[[Pipeline], Sequence[str]]
+    reads: tuple[str, ...] = ()
+    roles: Callable[[Pipeline], Sequence[str]] = _nothing
+    code: Callable[[Pipeline], Sequence[str]] = _nothing
+    files: Callable[[Pipeline], Iterable[Path]] = lambda config: ()
+    present: Callable[[Pipeline], bool] | None = None  # where it is not simply the first section
+    loads_a_model: bool = False  # also without engines
+    always: bool = False  # never up to date
+
+    def is_present(self, config: Pipeline) -> bool:
+        if self.present is not None:
+            return self.present(config)
+        return getattr(config, self.sections[0]) is not None
+
+    @property
+    def run(self) -> Callable[[Any], dict[str, Any]]:
+        module, _, function = self.where.partition(":")
+        found: Callable[[Any], dict[str, Any]] = getattr(importlib.import_module(module), function)
+        return found
+
+
+def stages_of(config: Pipeline) -> list[str]:
+    """The stages that the config asks for, in order."""
+    return [name for name in STAGES if TABLE[name].is_present(config)]
+
+
+def stage(name: str) -> Stage:
+    """Errors: ConfigError for an unknown name."""
+    if name not in TABLE:
+        raise ConfigError(f"no stage {name!r}; there are: {', '.join(STAGES)}")
+    return TABLE[name]
+
+
+def engine_name(config: Pipeline, role: str) -> str:
+    """Which kind of engine serves the role; a trained policy is served as the one it started from."""
+    if role in config.engines:
+        return config.engines[role].engine
+    start = config.starting_policy
+    return config.engines[start].engine if start in config.engines else ""
+
+
+# -- what depends on what -----------------------------------------------------------------------------------------
+
+
+def _responses(config: Pipeline) -> Sequence[str]:
+    return ["prompts.jsonl"] if config.generate else ["prompts.jsonl", "responses.jsonl"]
+
+
+def _samplers(config: Pipeline) -> Sequence[str]:
+    return sorted({sampler.engine for sampler in config.generate.samplers}) if config.generate else []
+
+
+def _judge_roles(config: Pipeline) -> Sequence[str]:
+    return [config.judge.engine] if config.judge else []
+
+
+def _evaluate_roles(config: Pipeline) -> Sequence[str]:
+    if config.evaluate is None:
+        return []
+    before = [config.starting_policy] if config.starting_policy else []
+    judges = config.evaluate.judges or _judge_roles(config)
+    return list(dict.fromkeys([*before, config.evaluate.after, *judges]))
+
+
+def _own(names: Iterable[str | None]) -> Sequence[str]:
+    """The import paths among names."""
+    return [name for name in names if name and ":" in name]
+
+
+def _judge_code(config: Pipeline) -> Sequence[str]:
+    return _own([config.judge.judge]) if config.judge else []
+
+
+def _source(path: str) -> Path:
+    return resolve(path, Path())
+
+
+def _standard_files(config: Pipeline) -> Iterator[Path]:
+    """The rubric or constitution that judges, and its frame with all that it imports."""
+    if config.judge is None:
+        return
+    standard = find_standard(config.judge)
+    if standard is not None and standard.path is not None:
+        yield standard.path
+    yield from find_frame_of(config.judge).paths
+
+
+def _evaluate_files(config: Pipeline) -> Iterator[Path]:
+    if config.evaluate:
+        yield _source(config.evaluate.prompts.path)
+    yield from _standard_files(config)
+
+
+def _trainer(name: str) -> Stage:
+    def section(config: Pipeline) -> Any:
+        return config.train.section(name) if config.train else None
+
+    def files(config: Pipeline) -> Iterator[Path]:
+        found = section(config)
+        if found is None:
+            raise ConfigError(f"train.{name}: this config has no such section")
+        folder = Path(config.run)
+        for value in (found.model, found.dataset):
+            if value:
+                yield located(value, folder)
+        if found.dataset is None:
+            yield folder / "dataset"
+
+    return Stage(
+        name=name,
+        where=f"rlaif.stages.train:run_{name}",
+        sections=("train",),
+        present=lambda config: section(config) is not None,
+        files=files,
+        writes=lambda config: [f"models/{name}"],
+        loads_a_model=True,
+    )
+
+
+def located(value: str, folder: Path) -> Path:
+    """A `model:` or `dataset:` of a config as a path: `run:NAME` is what the run in `folder` trained as NAME."""
+    return folder / "models" / value.removeprefix(RUN) if value.startswith(RUN) else resolve(value, Path())
+
+
+_ALL = [
+    Stage(
+        name="prompts",
+        where="rlaif.stages.prompts:run",
+        sections=("prompts",),
+        files=lambda config: [_source(config.prompts.path)] if config.prompts else [],
+        writes=_responses,
+    ),
+    Stage(
+        name="generate",
+        where="rlaif.stages.generate:run",
+        sections=("generate",),
+        reads=("prompts.jsonl", "reasks.txt"),
+        roles=_samplers,
+        writes=lambda config: ["responses.jsonl"],
+    ),
+    Stage(
+        name="judge",
+        where="rlaif.stages.judge:run",
+        sections=("judge",),
+        reads=("prompts.jsonl", "responses.jsonl", "reasks.txt"),
+        roles=_judge_roles,
+        code=_judge_code,
+        files=_standard_files,
+        writes=lambda config: ["judgments.jsonl"],
+    ),
+    Stage(
+        name="pair",
+        where="rlaif.stages.pair:run",
+        sections=("pair",),
+        reads=("responses.jsonl", "judgments.jsonl"),
+        code=lambda config: _own([config.pair.select]) if config.pair else [],
+        files=_standard_files,
+        writes=lambda config: ["preferences.jsonl"],
+    ),
+    Stage(
+        name="export",
+        where="rlaif.stages.export:run",
+        sections=("export",),
+        reads=("prompts.jsonl", "responses.jsonl", "judgments.jsonl", "preferences.jsonl"),
+        writes=lambda config: ["dataset"],
+    ),
+    *(_trainer(name) for name in TRAINERS),
+    Stage(
+        name="evaluate",
+        where="rlaif.stages.evaluate:run",
+        sections=("evaluate", "judge", "pair", "generate"),
+        reads=("prompts.jsonl", "reasks.txt"),
+        roles=_evaluate_roles,
+        code=lambda config: [*_judge_code(config), *_own(config.evaluate.metrics if config.evaluate else [])],
+        files=_evaluate_files,
+        writes=lambda config: ["evaluation/evaluation.json"],
+    ),
+    Stage(
+        name="report",
+        where="rlaif.stages.report:run",
+        sections=("report",),
+        writes=lambda config: ["report.html", "report.json"],
+        always=True,  # cheap, and it shows what the others did
+    ),
+]
+TABLE = {row.name: row for row in _ALL}
