@@ -35,7 +35,7 @@ def _judge(context: Context) -> None:
     section = context.config.judge
     if section is None:
         raise ConfigError("judge: this config has no such section")
-    build(section, context.engine(section.engine))
+    build(section, context.engine)
 
 
 def _pair(context: Context) -> None:
@@ -56,7 +56,7 @@ def _evaluate(context: Context) -> None:
         find_metric(path)
     judge_section = judge_section_of(context.config)
     for role in section.judges or [judge_section.engine]:
-        build(judge_section, context.engine(role), role=role, where=f"evaluate.judges: {role}")
+        build(judge_section, context.engine, role=role, where=f"evaluate.judges: {role}")
     context.engine(context.starting_policy)
     _after(context, section.after)
 

@@ -59,7 +59,7 @@ def dry_run(config: Pipeline, stages: list[str] | None = None) -> str:
     if config.generate and "generate" in wanted:
         loads["generate"] = _generate_load(context, [prompt for prompt, _ in groups])
     if config.judge and "judge" in wanted:
-        judge = build(config.judge, context.engine(config.judge.engine))
+        judge = build(config.judge, context.engine)
         load, messages = _judge_load(context, judge, groups, config.judge.engine)
         loads["judge"] = load
         lines += ["", "one request to the judge:", *_shown(messages)]
@@ -158,7 +158,7 @@ def _evaluate_loads(context: Context) -> dict[str, _Load]:
     loads = {"evaluate: answers": answers.priced(context.engine_spec(context.starting_policy).price)}
     judge_section = evaluate.judge_section_of(config)
     for role in section.judges or [judge_section.engine]:
-        judge = build(judge_section, context.engine(role), role=role, where=f"evaluate.judges ({role})")
+        judge = build(judge_section, context.engine, role=role, where=f"evaluate.judges ({role})")
         stand_ins = [(prompt, [_stand_in(prompt, 0), _stand_in(prompt, 1)]) for prompt in prompts]
         load, _ = _judge_load(context, judge, stand_ins, role)
         loads[f"evaluate: {role}"] = load.times(section.n)

@@ -83,7 +83,9 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Anything but status "ok" has no verdict, no probabilities, no scores and no ranking.
     pairwise: `verdict` in first | second | tie, `probabilities` over these (they sum to 1).
-    pointwise: `scores` per criterion (null = not judged). listwise: `ranking` of response ids, best first.
+    pointwise: `scores` per criterion (null = not judged), in its own unit; `distributions`: criterion → step →
+    probability (from log-probs, or shares of draws), where the score is the mean of one.
+    listwise: `ranking` of response ids, best first.
     """
 
     id: str
@@ -103,6 +105,7 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     probabilities: dict[str, float] | None = None
     label_mass: float | None = None
     scores: dict[str, float | None] | None = None
+    distributions: dict[str, dict[str, float]] | None = None
     ranking: list[str] | None = None
     rationale: str | None = None
     reason: str | None = None  # why the status is not ok
@@ -111,7 +114,7 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         if self.status != "ok" and any(
-            x is not None for x in (self.verdict, self.probabilities, self.scores, self.ranking)
+            x is not None for x in (self.verdict, self.probabilities, self.scores, self.distributions, self.ranking)
         ):
             raise ValueError(f"judgment {self.id}: status {self.status!r} cannot carry a verdict")
 

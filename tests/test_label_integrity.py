@@ -190,7 +190,7 @@ def responses_of(*texts: str, prompt: Prompt = PROMPT) -> list[Response]:
 def judged(responses: list[Response], answer: Answer, *, read="text", prompt=PROMPT, **options) -> list[Judgment]:
     """Every pair of `responses` through the shipped pairwise judge and rubric, in both orders."""
     section = JudgeSection(rubric="helpfulness", read=read, **options)
-    judge = build(section, ScriptedEngine(default="", logprobs=read == "logprobs"))
+    judge = build(section, lambda role: ScriptedEngine(default="", logprobs=read == "logprobs"))
     found: list[Judgment] = []
     for task in tasks([(prompt, responses)], 2, "all", 0, []):
         run = judge(task)

@@ -87,7 +87,7 @@ def test_the_judge_runs_on_replies_written_by_hand() -> None:
     section = JudgeSection(
         judge="my_judges:TwoSteps", rubric="my_rubric.yaml", options={"question": "Compare briefly."}
     )
-    judge: Any = build(section, NoEngine())  # type: ignore[arg-type]
+    judge: Any = build(section, lambda role: NoEngine())  # type: ignore[arg-type]
     task = Task(
         prompt=Prompt(id="p", messages=[{"role": "user", "content": "Eggs?"}]),
         responses=[

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from rlaif.config.base import Section
+from rlaif.config.base import Section, telling_fault
 
 
 class JudgeSection(Section):
@@ -25,13 +25,41 @@ class JudgeSection(Section):
     temperature: float = Field(default=0.0, ge=0)
     min_label_mass: float = Field(default=0.5, ge=0, le=1)  # below it a log-prob verdict is unparsed
     extra: dict[str, Any] = {}  # passed to the engine with every request
-    options: dict[str, Any] = {}  # passed to a custom judge's constructor
+    options: dict[str, Any] = {}  # passed to the judge's constructor
+    members: dict[str, dict[str, Any]] = {}  # of judges made of judges: name → the keys that differ from this section
 
     @model_validator(mode="after")
     def _one_standard(self) -> JudgeSection:
         if self.rubric and self.constitution:
             raise ValueError("name a rubric or a constitution, not both")
         return self
+
+    @model_validator(mode="after")
+    def _members_are_judges(self) -> JudgeSection:
+        for name in self.members:
+            self.member(name)
+        return self
+
+    def member(self, name: str) -> JudgeSection:
+        """A member's whole section: this one's keys where it says nothing else, a pairwise judge by default."""
+        own = self.members[name]
+        inherited = self.model_dump(exclude_unset=True, exclude={"members", "options", "judge"})
+        for standard, other in (("rubric", "constitution"), ("constitution", "rubric")):
+            if own.get(standard):
+                inherited.pop(other, None)
+        try:
+            return JudgeSection.model_validate({**inherited, **own})
+        except ValidationError as error:
+            fault = telling_fault(error)
+            key = ".".join(str(part) for part in fault["loc"])
+            raise ValueError(f"members.{name}.{key}: {fault['msg'].removeprefix('Value error, ')}") from None
+
+    @property
+    def roles(self) -> list[str]:
+        """The keys of `engines:` that this judge asks."""
+        if not self.members:
+            return [self.engine]
+        return list(dict.fromkeys(role for name in self.members for role in self.member(name).roles))
 
 
 class PairSection(Section):

@@ -50,7 +50,7 @@ class Pipeline(Section):
         if self.generate:
             used += [(f"generate.samplers[{i}].engine", s.engine) for i, s in enumerate(self.generate.samplers)]
         if self.judge:
-            used.append(("judge.engine", self.judge.engine))
+            used += [("judge.engine", role) for role in self.judge.roles]
         if self.evaluate:
             used += [("evaluate.judges", name) for name in self.evaluate.judges]
             used += [("evaluate.before", self.evaluate.before)] if self.evaluate.before else []

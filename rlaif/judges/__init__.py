@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from rlaif.templates import Frame, load_frame
 BUILT_IN = {"pairwise": PairwiseJudge}
 
 
-def build(section: JudgeSection, engine: Engine, *, role: str | None = None, where: str = "judge") -> Judge:
-    """The judge of `section`, asking `engine` under the role's name.
+EngineOf = Callable[[str], Engine]
+
+
+def build(section: JudgeSection, engine_of: EngineOf, *, role: str | None = None, where: str = "judge") -> Judge:
+    """The judge of `section`. `engine_of`: the engine behind a role; `role`: ask this one instead of the section's.
 
     A custom judge (import path) is called with the same keyword arguments as `PairwiseJudge`, plus `options`.
     Errors: ConfigError, TemplateError.
@@ -26,12 +30,14 @@ def build(section: JudgeSection, engine: Engine, *, role: str | None = None, whe
     standard = find_standard(section)
     if standard is None and section.judge in BUILT_IN:
         raise ConfigError(f"{where}: name a rubric or a constitution (`rlaif rubric list` shows the shipped ones)")
+    role = role or section.engine
+    engine = engine_of(role)
     arguments: dict[str, Any] = {
         "frame": find_frame_of(section),
         "choice": _choice(section, engine, where),
         "rubric": standard if isinstance(standard, Rubric) else None,
         "constitution": standard if isinstance(standard, Constitution) else None,
-        "role": role or section.engine,
+        "role": role,
         "model": engine.model,
         "principles": section.principles,
         "orders": section.orders,

@@ -143,7 +143,7 @@ def _responses(comparisons: Sequence[Comparison]) -> Iterator[Response]:
 def _judgments(
     context: Context, section: JudgeSection, role: str, comparisons: Sequence[Comparison]
 ) -> list[Judgment]:
-    judge = build(section, context.engine(role), role=role, where=f"evaluate.judges: {role}")
+    judge = build(section, context.engine, role=role, where=f"evaluate.judges: {role}")
     if judge.arity != 2:
         raise ConfigError(f"judge.judge: {section.judge!r} does not compare two responses, which evaluate needs")
     seed = context.config.seed

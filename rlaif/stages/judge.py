@@ -20,8 +20,7 @@ Pairs = Literal["all", "adjacent"]
 def run(context: Context) -> dict[str, Any]:
     section = context.config.judge
     assert section is not None
-    engine = context.engine(section.engine)
-    judge = build(section, engine)
+    judge = build(section, context.engine)
     dropped: list[Dropped] = []
     seed = context.config.seed
     responses = list(context.folder.read("responses", Response))
@@ -31,7 +30,7 @@ def run(context: Context) -> dict[str, Any]:
 
     def judgments() -> Iterator[Judgment]:
         jobs: Iterable[Job[list[Judgment]]] = (judge(task) for task in todo)
-        results = context.drive("judge", [section.engine], jobs, len(todo))
+        results = context.drive("judge", section.roles, jobs, len(todo))
         for task, found in zip(todo, results, strict=True):
             if not found:
                 dropped.append(Dropped(stage="judge", reason="no_principle_applies", id=task.id))

@@ -88,7 +88,7 @@ def _samplers(config: Pipeline) -> Sequence[str]:
 
 
 def _judge_roles(config: Pipeline) -> Sequence[str]:
-    return [config.judge.engine] if config.judge else []
+    return config.judge.roles if config.judge else []
 
 
 def _evaluate_roles(config: Pipeline) -> Sequence[str]:
