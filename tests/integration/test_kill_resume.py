@@ -212,7 +212,7 @@ def test_killed_while_training(tmp_path: Path, server: StubHandle) -> None:
     config = write_config(tmp_path / "p.yaml", http_config(server.url, max_tokens=24), train=train, report=None)
     run = tmp_path / "run"
     process = start(["run", config, "--quiet"], tmp_path)
-    wait_for(lambda: (run / ".policy.partial").exists(), every_s=0.01)
+    wait_for(lambda: (run / "models" / ".dpo.partial").exists(), every_s=0.01)
     time.sleep(2)
     assert process.poll() is None and not (run / "models" / "dpo").exists()
     kill(process)
@@ -222,7 +222,7 @@ def test_killed_while_training(tmp_path: Path, server: StubHandle) -> None:
     succeed("run", config, "--quiet", cwd=tmp_path)
     assert (run / "models" / "dpo" / "model.safetensors").exists()
     assert tables(run) == before and server.stats()["requests"] == asked
-    assert manifest(run)["stages"]["train"]["status"] == "finished"
+    assert manifest(run)["stages"]["dpo"]["status"] == "finished"
     again = succeed("run", config, "--quiet", cwd=tmp_path)
-    assert "train: up to date" in again.out
+    assert "dpo: up to date" in again.out
     wait_until_gone(run, 10)

@@ -13,8 +13,8 @@ from run_helpers import manifest, succeed, wait_until_gone
 
 pytestmark = pytest.mark.integration
 
-SMALLER = ["--limit", 100, "--set", "evaluate.prompts.limit=120"]
-STAGES = ["prompts", "generate", "judge", "pair", "export", "train", "evaluate", "report"]
+SMALLER = ["--limit", 160, "--set", "evaluate.prompts.limit=240"]
+STAGES = ["prompts", "generate", "judge", "pair", "export", "dpo", "evaluate", "report"]
 
 
 def test_the_quickstart_from_an_empty_folder(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_the_quickstart_from_an_empty_folder(tmp_path: Path) -> None:
     for side in (before, after):
         assert side.keys() == {"quality", "harmful_compliance", "benign_correct"}
         assert all(figure["low"] <= figure["value"] <= figure["high"] for figure in side.values())
-    # a third of the quickstart's pairs: the bars of the README hold for the whole of it
+    # half of the quickstart's pairs: the bars of the README hold for the whole of it
     assert report["win_rate"]["low"] > 0.5
     assert after["harmful_compliance"]["value"] < before["harmful_compliance"]["value"]
     assert after["quality"]["value"] > before["quality"]["value"]
