@@ -167,6 +167,32 @@ class Preference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
+class Gold(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What people (or a known truth) say of one pair or of one response.
+
+    `response_ids`: two for a pair, one for a score. `labels`: one per rater, null where a rater gave none; for pairs
+    first | second | tie in the order of `response_ids`, for scores numbers. `raters`: their names, in that order;
+    empty where they have none. `slices`: column → value, to report by.
+    """
+
+    prompt_id: str
+    response_ids: list[str]
+    labels: list[str | float | None]
+    raters: list[str] = []
+    slices: dict[str, str] = {}
+
+    def __post_init__(self) -> None:
+        if self.raters and len(self.raters) != len(self.labels):
+            raise ValueError(f"gold for {self.prompt_id}: {len(self.labels)} labels of {len(self.raters)} raters")
+
+    def swap(self) -> Gold:
+        """The same labels told with the two responses the other way round."""
+        if len(self.response_ids) != 2:
+            raise ValueError("only gold for a pair can be swapped")
+        mirrored = [_MIRROR.get(label, label) if isinstance(label, str) else label for label in self.labels]
+        return msgspec.structs.replace(self, response_ids=self.response_ids[::-1], labels=mirrored)
+
+
 class Dropped(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A row that left the pipeline: where, and why."""
 
