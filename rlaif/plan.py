@@ -11,7 +11,7 @@ from rlaif.checks import check
 from rlaif.config import Pipeline, Price
 from rlaif.config.training import TRAINERS
 from rlaif.judges import build
-from rlaif.judges.base import Judge, Task
+from rlaif.judges.base import Judge, planned
 from rlaif.records import Dropped, Message, Prompt, Response
 from rlaif.stages.base import Context, count_reasons
 from rlaif.stages.generate import sampling_request
@@ -128,7 +128,7 @@ def _judge_load(
     asked = tokens = most_out = seen = 0
     first: list[Message] = []
     for task in tasks(groups[:_SAMPLED], judge.arity, section.pairs, context.config.seed, []):
-        requests = _first_requests(judge, task)
+        requests = planned(judge, task)
         seen += 1
         asked += len(requests)
         for request in requests[:1]:
@@ -175,16 +175,6 @@ def _training(config: Pipeline) -> list[str]:
 
     check_arguments(config.train.dpo)
     return []
-
-
-def _first_requests(judge: Judge, task: Task) -> list:  # type: ignore[type-arg]
-    run = judge(task)
-    try:
-        return next(run)
-    except StopIteration:
-        return []
-    finally:
-        run.close()
 
 
 def _counter(context: Context, role: str) -> Callable[[list[Message]], int]:

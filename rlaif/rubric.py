@@ -15,7 +15,7 @@ import random
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, PrivateAttr, StringConstraints, ValidationError, field_validator, model_validator
 
@@ -29,6 +29,7 @@ from rlaif.yaml_lines import key_lines, line_of
 _Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 _Weight = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+FrameName = Literal["pointwise", "listwise", "checklist", "checklist_items"]
 
 
 class Scale(Section):
@@ -100,7 +101,8 @@ class _Standard(Section):
     version: int | str
     name: _Text
     description: _Text
-    frame: _Text = "pairwise.jinja"  # beside this file, or shipped
+    frame: _Text = "pairwise.jinja"  # for judges that compare: beside this file, or shipped
+    frames: dict[FrameName, _Text] = {}  # for the others; where one is not named, the shipped one is used
     _path: Path | None = PrivateAttr(default=None)
 
     @field_validator("version", mode="before")
@@ -109,6 +111,12 @@ class _Standard(Section):
         if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
             raise ValueError(f"a whole number or quoted text, got {value!r}")
         return value
+
+    def frame_for(self, kind: str) -> str:
+        """The frame for judges that want `kind`, the stem of a shipped one."""
+        if kind == "pairwise":
+            return self.frame
+        return {str(name): frame for name, frame in self.frames.items()}.get(kind, f"{kind}.jinja")
 
     @property
     def ref(self) -> str:

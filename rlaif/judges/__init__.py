@@ -1,89 +1,68 @@
-"""Judges: pure generators of requests. `build` makes the one that a config's `judge:` section describes."""
+"""Judges: pure generators of requests. `build` makes the one that a config's `judge:` section describes.
+
+A new built-in judge is one line of `BUILT_IN`. Its class has `from_section(section, engine_of, *, role, where)`; one
+made of judges calls `build` for each of `section.members`. A class without it (a user's own) is called with
+`standard_arguments`, `choice`, `orders`, and the section's `options`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+import difflib
+from collections.abc import Iterator
 from typing import Any
 
 from rlaif.config import JudgeSection
-from rlaif.engines.base import Engine, import_path
+from rlaif.engines.base import import_path
 from rlaif.errors import ConfigError
 from rlaif.judges.base import Judge
-from rlaif.judges.pairwise import PairwiseJudge
-from rlaif.judges.verdicts import Choice
-from rlaif.rubric import Constitution, Rubric, find_frame, load_constitution, load_rubric
-from rlaif.templates import Frame, load_frame
+from rlaif.judges.section import EngineOf, choice_of, find_frame_of, find_standard, standard_arguments
+from rlaif.templates import Frame
 
-BUILT_IN = {"pairwise": PairwiseJudge}
+__all__ = ["BUILT_IN", "EngineOf", "build", "find_frames_of", "find_standard"]
 
-
-EngineOf = Callable[[str], Engine]
+# name → "module:class", imported when it is used: a judge made of judges may import this module
+BUILT_IN = {
+    "pairwise": "rlaif.judges.pairwise:PairwiseJudge",
+}
 
 
 def build(section: JudgeSection, engine_of: EngineOf, *, role: str | None = None, where: str = "judge") -> Judge:
-    """The judge of `section`. `engine_of`: the engine behind a role; `role`: ask this one instead of the section's.
-
-    A custom judge (import path) is called with the same keyword arguments as `PairwiseJudge`, plus `options`.
-    Errors: ConfigError, TemplateError.
+    """The judge of `section`. `engine_of`: the engine behind a role; `role`: ask this one instead of the section's;
+    `where`: the section's place in the config, for messages. Errors: ConfigError, TemplateError.
     """
-    standard = find_standard(section)
-    if standard is None and section.judge in BUILT_IN:
-        raise ConfigError(f"{where}: name a rubric or a constitution (`rlaif rubric list` shows the shipped ones)")
+    kind = _find(section.judge, where)
     role = role or section.engine
-    engine = engine_of(role)
-    arguments: dict[str, Any] = {
-        "frame": find_frame_of(section),
-        "choice": _choice(section, engine, where),
-        "rubric": standard if isinstance(standard, Rubric) else None,
-        "constitution": standard if isinstance(standard, Constitution) else None,
-        "role": role,
-        "model": engine.model,
-        "principles": section.principles,
-        "orders": section.orders,
-        "max_tokens": section.max_tokens,
-        "temperature": section.temperature,
-        "extra": section.extra,
-        **section.options,
-    }
     try:
-        judge: Judge = _find(section.judge, where)(**arguments)
+        if hasattr(kind, "from_section"):
+            judge: Judge = kind.from_section(section, engine_of, role=role, where=where)
+        else:
+            judge = kind(**_own_arguments(section, engine_of, role, where))
     except TypeError as error:
         raise ConfigError(f"{where}.options: {section.judge}: {error}") from None
     return judge
 
 
-def find_standard(section: JudgeSection) -> Rubric | Constitution | None:
-    """The rubric or constitution that the section names."""
-    if section.rubric:
-        return load_rubric(section.rubric)
-    return load_constitution(section.constitution) if section.constitution else None
+def find_frames_of(section: JudgeSection) -> Iterator[Frame]:
+    """The frames that the judge of `section` renders. Errors: ConfigError, TemplateError."""
+    for name in getattr(_find(section.judge, "judge"), "frames", ("pairwise",)):
+        yield find_frame_of(section, name)
 
 
-def find_frame_of(section: JudgeSection) -> Frame:
-    """The frame that the section names, else the one that its rubric or constitution names."""
-    standard = find_standard(section)
-    name = section.frame or (standard.frame if standard else "pairwise.jinja")
-    beside = Path() if section.frame else standard.path if standard else None
-    return load_frame(find_frame(name, beside))
+def _own_arguments(section: JudgeSection, engine_of: EngineOf, role: str, where: str) -> dict[str, Any]:
+    return {
+        **standard_arguments(section, engine_of, role=role, frame="pairwise"),
+        "choice": choice_of(section, engine_of(role), where),
+        "orders": section.orders,
+        **section.options,
+    }
 
 
 def _find(name: str, where: str) -> Any:
     if name in BUILT_IN:
-        return BUILT_IN[name]
+        return import_path(BUILT_IN[name], f"{where}.judge")
     if ":" in name:
         return import_path(name, f"{where}.judge")
+    close = difflib.get_close_matches(name, BUILT_IN, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
     known = ", ".join(sorted(BUILT_IN))
-    raise ConfigError(f"{where}.judge: unknown judge {name!r}; known: {known}, or 'package.module:Class'")
-
-
-def _choice(section: JudgeSection, engine: Engine, where: str) -> Choice:
-    can = engine.capabilities.logprobs
-    if section.read == "logprobs" and not can:
-        raise ConfigError(
-            f"{where}.read: logprobs, but engine {section.engine!r} gives none; use `read: text`, or `auto`"
-        )
-    labels: tuple[str, ...] = ("A", "B", "C") if section.ties else ("A", "B")
-    read = "text" if section.read == "text" or not can else "logprobs"
-    tie = "C" if section.ties else None
-    return Choice(labels=labels, read=read, tie=tie, min_mass=section.min_label_mass)  # type: ignore[arg-type]
+    raise ConfigError(f"{where}.judge: unknown judge {name!r}; {hint}known: {known}, or 'package.module:Class'")

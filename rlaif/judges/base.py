@@ -69,8 +69,30 @@ def together(runs: Sequence[JudgeRun]) -> Generator[list[Request], list[Reply], 
 
 
 class Judge(Protocol):
-    """`arity`: how many responses one task holds: 1 pointwise, 2 pairwise, 0 all of the prompt's (listwise)."""
+    """`arity`: how many responses one task holds: 1 pointwise, 2 pairwise, 0 all of the prompt's (listwise).
+
+    Optional: `plan(task) -> list[Request]`, all that a task may ask at most, for a judge that asks again when it has
+    seen replies (see `planned`); `frames`, the stems of the shipped frames that it renders (default: pairwise).
+    """
 
     arity: int
 
     def __call__(self, task: Task) -> JudgeRun: ...
+
+
+def planned(judge: Judge, task: Task) -> list[Request]:
+    """What the task may ask at most, for a plan: the judge's own word, else its first requests.
+
+    In requests that depend on replies, something as long as the longest reply stands in for what is not known yet.
+    """
+    plan = getattr(judge, "plan", None)
+    if plan is not None:
+        found: list[Request] = plan(task)
+        return found
+    run = judge(task)
+    try:
+        return next(run)
+    except StopIteration:
+        return []
+    finally:
+        run.close()

@@ -10,7 +10,9 @@ import random
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+from rlaif.config import JudgeSection
 from rlaif.judges.base import JudgeRun, Task
+from rlaif.judges.section import EngineOf, choice_of, need_standard, standard_arguments
 from rlaif.judges.verdicts import Choice, Parsed
 from rlaif.records import FIRST, SECOND, TIE, Judgment, Prompt, Reply, Request, Response, make_id
 from rlaif.rubric import Constitution, Principle, Rubric, pairwise_context
@@ -36,6 +38,18 @@ class PairwiseJudge:
     """
 
     arity = 2
+
+    @classmethod
+    def from_section(cls, section: JudgeSection, engine_of: EngineOf, *, role: str, where: str) -> PairwiseJudge:
+        """The judge that a config describes. Errors: ConfigError."""
+        need_standard(section, where)
+        arguments = {
+            **standard_arguments(section, engine_of, role=role, frame="pairwise"),
+            "choice": choice_of(section, engine_of(role), where),
+            "orders": section.orders,
+            **section.options,
+        }
+        return cls(**arguments)
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ import msgspec
 from rlaif.config import Pipeline
 from rlaif.config.training import TRAINERS
 from rlaif.errors import ConfigError
-from rlaif.judges import find_frame_of, find_standard
+from rlaif.judges import find_frames_of, find_standard
 from rlaif.paths import resolve
 from rlaif.store import STAGES
 
@@ -113,13 +113,14 @@ def _source(path: str) -> Path:
 
 
 def _standard_files(config: Pipeline) -> Iterator[Path]:
-    """The rubric or constitution that judges, and its frame with all that it imports."""
+    """The rubric or constitution that judges, and its frames with all that they import."""
     if config.judge is None:
         return
     standard = find_standard(config.judge)
     if standard is not None and standard.path is not None:
         yield standard.path
-    yield from find_frame_of(config.judge).paths
+    for frame in find_frames_of(config.judge):
+        yield from frame.paths
 
 
 def _evaluate_files(config: Pipeline) -> Iterator[Path]:

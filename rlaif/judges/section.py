@@ -1,0 +1,70 @@
+"""From a config's `judge:` section to the arguments of a judge's constructor.
+
+A built-in judge has `from_section(section, engine_of, *, role, where)`, and takes from here what all of them need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rlaif.config import JudgeSection
+from rlaif.engines.base import Engine
+from rlaif.errors import ConfigError
+from rlaif.judges.verdicts import Choice
+from rlaif.rubric import Constitution, Rubric, find_frame, load_constitution, load_rubric
+from rlaif.templates import Frame, load_frame
+
+EngineOf = Callable[[str], Engine]  # the engine behind a role
+
+
+def standard_arguments(section: JudgeSection, engine_of: EngineOf, *, role: str, frame: str) -> dict[str, Any]:
+    """What every judge that asks one model is given. `frame`: see `find_frame_of`. Errors: ConfigError."""
+    standard = find_standard(section)
+    return {
+        "frame": find_frame_of(section, frame),
+        "rubric": standard if isinstance(standard, Rubric) else None,
+        "constitution": standard if isinstance(standard, Constitution) else None,
+        "role": role,
+        "model": engine_of(role).model,
+        "principles": section.principles,
+        "max_tokens": section.max_tokens,
+        "temperature": section.temperature,
+        "extra": section.extra,
+    }
+
+
+def find_standard(section: JudgeSection) -> Rubric | Constitution | None:
+    """The rubric or constitution that the section names."""
+    if section.rubric:
+        return load_rubric(section.rubric)
+    return load_constitution(section.constitution) if section.constitution else None
+
+
+def need_standard(section: JudgeSection, where: str) -> None:
+    """Errors: ConfigError where the section names neither a rubric nor a constitution."""
+    if not (section.rubric or section.constitution):
+        raise ConfigError(f"{where}: name a rubric or a constitution (`rlaif rubric list` shows the shipped ones)")
+
+
+def find_frame_of(section: JudgeSection, frame: str = "pairwise") -> Frame:
+    """The frame that the section names, else the one that its rubric or constitution names for judges that want
+    `frame`, the stem of a shipped one."""
+    standard = find_standard(section)
+    name = section.frame or (standard.frame_for(frame) if standard else f"{frame}.jinja")
+    beside = Path() if section.frame else standard.path if standard else None
+    return load_frame(find_frame(name, beside))
+
+
+def choice_of(section: JudgeSection, engine: Engine, where: str) -> Choice:
+    """The menu of a pairwise verdict, and how it is read. Errors: ConfigError."""
+    can = engine.capabilities.logprobs
+    if section.read == "logprobs" and not can:
+        raise ConfigError(
+            f"{where}.read: logprobs, but engine {section.engine!r} gives none; use `read: text`, or `auto`"
+        )
+    labels: tuple[str, ...] = ("A", "B", "C") if section.ties else ("A", "B")
+    read = "text" if section.read == "text" or not can else "logprobs"
+    tie = "C" if section.ties else None
+    return Choice(labels=labels, read=read, tie=tie, min_mass=section.min_label_mass)  # type: ignore[arg-type]
