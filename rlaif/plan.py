@@ -66,7 +66,7 @@ def dry_run(config: Pipeline, stages: list[str] | None = None) -> str:
     if config.evaluate and "evaluate" in wanted:
         loads |= _evaluate_loads(context)
     if any(name in TRAINERS for name in wanted):
-        lines += _training(config)
+        lines += _training(config, [name for name in wanted if name in TRAINERS])
     lines += ["", *_table(loads), *_missing_keys(config)]
     return "\n".join(lines)
 
@@ -165,15 +165,17 @@ def _evaluate_loads(context: Context) -> dict[str, _Load]:
     return loads
 
 
-def _training(config: Pipeline) -> list[str]:
+def _training(config: Pipeline, wanted: list[str]) -> list[str]:
     """Checks the names of the training arguments where TRL is installed."""
-    if config.train is None or config.train.dpo is None:
-        return []
     if importlib.util.find_spec("trl") is None:
         return ["", "train: TRL is not installed here, its arguments were not checked (pip install 'rlaif[train]')"]
-    from rlaif.training.dpo import check_arguments
+    from rlaif.training.fitting import check_arguments
+    from rlaif.training.methods import method
 
-    check_arguments(config.train.dpo)
+    for name in wanted:
+        section = config.train.section(name) if config.train else None
+        if section is not None:
+            check_arguments(method(name), section)
     return []
 
 

@@ -21,6 +21,7 @@ class TrainerSection(Section):
     dataset: str | None = None
     args: dict[str, Any] = {}
     lora: dict[str, Any] | None = None  # arguments of `peft.LoraConfig`
+    quantization: dict[str, Any] | None = None  # of `transformers.BitsAndBytesConfig`: QLoRA, together with `lora`
 
 
 class DPOSection(TrainerSection):

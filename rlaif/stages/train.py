@@ -16,7 +16,7 @@ def run_dpo(context: Context) -> dict[str, Any]:
 
     section, dataset, out = prepared(context, "dpo")
     training = train_dpo(section, dataset, out, context.config.seed)
-    return {"pairs": training["n_train"], "steps": training["steps"]}
+    return {"rows": training["n_train"], "steps": training["steps"]}
 
 
 def prepared(context: Context, name: str) -> tuple[Any, Path | str, Path]:

@@ -1,11 +1,10 @@
-"""What every trainer shares: checked arguments, pairs from an exported dataset, models, clear failures."""
+"""What every trainer shares: checked arguments, models and adapters, clear failures, the record of a training."""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
-import json
+import inspect
 import logging
 import math
 import os
@@ -16,8 +15,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from rlaif.errors import ConfigError, DataError, one_line
-from rlaif.paths import resolve
+from rlaif.errors import ConfigError, one_line
 
 log = logging.getLogger("rlaif.training")
 
@@ -28,7 +26,6 @@ REFUSED = {
 }
 _PACKAGES = ("torch", "transformers", "trl", "datasets", "accelerate", "peft")
 _NO_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory", re.IGNORECASE)
-_EXTRA_COLUMNS = ("tools", "chat_template_kwargs")  # TRL reads them when a dataset has them
 
 
 def prepare_environment() -> None:
@@ -43,34 +40,35 @@ def prepare_environment() -> None:
 
 
 def config_object(cls: Any, args: Mapping[str, Any], defaults: Mapping[str, Any], where: str) -> Any:
-    """A dataclass of arguments (a TRL config, a LoraConfig) from defaults and the user's `args`.
+    """An object of arguments (a TRL config, a LoraConfig) from defaults and the user's `args`.
 
     Numbers that YAML reads as text (`2e-4` has no dot) are numbers again.
     Errors: ConfigError for an unknown name (with the close ones), a refused one, or what the class itself refuses.
     """
-    fields = check_names(cls, args, where)
-    given = {name: _number(value, str(fields[name].type)) for name, value in args.items()}
+    known = check_names(cls, args, where)
+    given = {name: _number(value, str(known[name].annotation)) for name, value in args.items()}
     try:
         return cls(**{**defaults, **given})
-    except (ValueError, TypeError, NotImplementedError) as error:
+    except (ValueError, TypeError, NotImplementedError, ImportError) as error:
         raise ConfigError(f"{where}: {one_line(error)}") from None
 
 
-def check_names(cls: Any, args: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The fields of a dataclass of arguments by name. Errors: ConfigError for a name in `args` that is not one."""
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+def check_names(cls: Any, args: Mapping[str, Any], where: str) -> dict[str, inspect.Parameter]:
+    """What `cls` takes, by name. Errors: ConfigError for a name in `args` that it does not take or that we refuse."""
+    parameters = inspect.signature(cls).parameters
+    known = {name: p for name, p in parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
     for name in args:
         if name in REFUSED:
             raise ConfigError(f"{where}.{name}: cannot be set: {REFUSED[name]}")
-        if name not in fields:
-            close = difflib.get_close_matches(name, fields, n=3)
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=3)
             hint = (
                 f"did you mean {' or '.join(close)}?"
                 if close
                 else f"see {cls.__name__} in its library's documentation"
             )
             raise ConfigError(f"{where}.{name}: {cls.__name__} has no such argument; {hint}")
-    return fields
+    return known
 
 
 def _number(value: Any, annotation: str) -> Any:
@@ -82,81 +80,7 @@ def _number(value: Any, annotation: str) -> Any:
         return value
 
 
-def located(value: str) -> str:
-    """A path from a config (`shipped:…` too) as one from the working folder; what is not there stays: a hub id."""
-    path = resolve(value, Path())
-    return str(path) if path.exists() or value.startswith("shipped:") else value
-
-
-def load_splits(source: Path | str, columns: list[str], cache: Path) -> tuple[Any, Any | None]:
-    """The train split and, where there is one, the test split, reduced to what the trainer reads.
-
-    source: an exported dataset folder, a JSONL or Parquet file, or a hub id. Other columns are left out, since TRL
-    gives some names a meaning (`margin`, `images`). `cache` holds what `datasets` writes, not the user's own cache.
-    Errors: DataError that names what is missing and what is there.
-    """
-    import datasets
-
-    datasets.utils.logging.disable_progress_bar()
-    found = _read(source, cache)
-    train = found.get("train")
-    if train is None:
-        raise DataError(f"{source}: no split 'train'; there: {', '.join(found)}")
-    test = found.get("test")
-    splits = [
-        _reduced(split, columns, f"{source} ({name})")
-        for name, split in (("train", train), ("test", test))
-        if split is not None
-    ]
-    if not len(splits[0]):
-        raise DataError(f"{source}: the train split is empty: there is nothing to train on")
-    return splits[0], splits[1] if len(splits) > 1 and len(splits[1]) else None
-
-
-def _read(source: Path | str, cache: Path) -> Any:
-    import datasets
-
-    path = Path(source)
-    if not path.exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        raise DataError(f"{source}: no such dataset folder or file")
-    try:
-        if path.is_file():
-            kind = {".parquet": "parquet", ".csv": "csv"}.get(path.suffix, "json")
-            return datasets.load_dataset(kind, data_files=str(path), cache_dir=str(cache))
-        return datasets.load_dataset(str(source), cache_dir=str(cache))
-    except Exception as error:  # the library raises a dozen kinds, from pyarrow's to its own
-        raise DataError(f"{source}: cannot load this dataset: {one_line(error)}") from error
-
-
-def _reduced(split: Any, columns: list[str], where: str) -> Any:
-    missing = [name for name in columns if name not in split.column_names]
-    if missing:
-        there = ", ".join(split.column_names) or "none"
-        raise DataError(f"{where}: missing column {', '.join(missing)}; columns there: {there}")
-    return split.select_columns(columns + [name for name in _EXTRA_COLUMNS if name in split.column_names])
-
-
-def check_pairs(split: Any, soft: bool, where: str) -> None:
-    """Every row has two responses that differ and, if asked for, a probability. Errors: DataError."""
-    for number, row in enumerate(split):
-        if not row["chosen"] or not row["rejected"]:
-            raise DataError(f"{where}: row {number}: chosen or rejected is empty")
-        if row["chosen"] == row["rejected"]:
-            raise DataError(f"{where}: row {number}: chosen and rejected are the same")
-        p = row["probability"] if soft else 1.0
-        if not isinstance(p, int | float) or not 0 <= p <= 1:
-            raise DataError(f"{where}: row {number}: probability must be a number in [0, 1], got {p!r}")
-
-
-def dataset_sha256(split: Any) -> str:
-    """Of the rows as JSON, so the same pairs have the same hash in Parquet and JSONL."""
-    digest = hashlib.sha256()
-    for row in split:
-        digest.update(json.dumps(row, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n")
-    return digest.hexdigest()
-
-
-def load_tokenizer(model: str, conversational: bool) -> Any:
+def load_tokenizer(model: str, conversational: bool, revision: str | None = None) -> Any:
     """The tokenizer of a model folder or hub id, with a pad token.
 
     Padding is masked wherever we train, so the end token may stand in for a missing pad token.
@@ -170,7 +94,7 @@ def load_tokenizer(model: str, conversational: bool) -> Any:
     if not (folder / "config.json").is_file() and (folder.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", model)):
         raise ConfigError(f"model {model!r}: not a model folder: no config.json there")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer = AutoTokenizer.from_pretrained(model, **({"revision": revision} if revision else {}))
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"model {model!r}: cannot load its tokenizer: {one_line(error)}") from error
     if tokenizer.pad_token is None:
@@ -183,15 +107,27 @@ def load_tokenizer(model: str, conversational: bool) -> Any:
     return tokenizer
 
 
-def lora_config(options: Mapping[str, Any] | None, where: str) -> Any:
-    """`peft.LoraConfig` for a causal LM, or None. Errors: ConfigError."""
-    if options is None:
-        return None
+def lora_class(where: str) -> Any:
+    """`peft.LoraConfig`. Errors: ConfigError where peft is not installed."""
     try:
         from peft import LoraConfig
     except ImportError:
         raise ConfigError(f"{where}: LoRA needs peft: pip install 'rlaif[peft]'") from None
-    return config_object(LoraConfig, options, {"task_type": "CAUSAL_LM"}, where)
+    return LoraConfig
+
+
+def quantization_config(options: Mapping[str, Any] | None, where: str) -> Any:
+    """`transformers.BitsAndBytesConfig`, or None. Errors: ConfigError, also where bitsandbytes is not installed."""
+    if options is None:
+        return None
+    from transformers import BitsAndBytesConfig
+
+    config = config_object(BitsAndBytesConfig, options, {}, where)
+    try:
+        metadata.version("bitsandbytes")
+    except metadata.PackageNotFoundError:
+        raise ConfigError(f"{where}: needs bitsandbytes: pip install bitsandbytes") from None
+    return config
 
 
 def check_finite(model: Any, where: str) -> None:

@@ -213,7 +213,7 @@ def training(rng: random.Random) -> dict[str, Any]:
         )  # fmt: skip
     return {
         "version": 1, "method": "dpo", "model": "data/models/tiny-policy", "steps": 60, "soft_labels": False,
-        "given_args": {"learning_rate": 2e-4, "beta": 0.1}, "pairs_truncated": 0, "versions": {"trl": "1.16.0"},
+        "given_args": {"learning_rate": 2e-4, "beta": 0.1}, "rows_truncated": 0, "versions": {"trl": "1.16.0"},
         "history": rows, "test": {"loss": 0.49, "rewards/accuracies": 0.78, "rewards/margins": 0.9},
     }  # fmt: skip
 

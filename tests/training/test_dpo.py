@@ -58,7 +58,7 @@ def test_learns_and_writes_a_whole_model(tiny_model: Path, write_dataset: Write,
     assert result["history"][0]["loss"] == pytest.approx(0.6931, abs=1e-3)  # log 2: policy and reference are equal
     assert result["history"][-1]["rewards/accuracies"] == 1
     assert result["test"]["rewards/accuracies"] == 1
-    assert result["dataset"]["pairs"] == 32 and len(result["dataset"]["sha256"]) == 64
+    assert result["dataset"]["rows"] == 32 and len(result["dataset"]["sha256"]) == 64
 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -165,7 +165,7 @@ def test_long_pairs_are_counted(tiny_model: Path, write_dataset: Write, tmp_path
     result = train_dpo(
         section(tiny_model, args={"max_length": 64}), write_dataset(train=rows), tmp_path / "o", seed=1
     )
-    assert (result["pairs_dropped_too_long"], result["pairs_truncated"]) == (1, 1)
+    assert (result["rows_dropped_too_long"], result["rows_truncated"]) == (1, 1)
 
 
 def test_plain_text_pairs(tiny_model: Path, write_dataset: Write, tmp_path: Path) -> None:
@@ -294,12 +294,12 @@ def test_memory_errors_are_one_line() -> None:
 def test_dataset_hash_does_not_depend_on_the_format(write_dataset: Write, tmp_path: Path) -> None:
     import pandas
 
-    from rlaif.training.common import dataset_sha256, load_splits
+    from rlaif.training.data import dataset_sha256, load_splits
 
     columns = ["prompt", "chosen", "rejected", "probability"]
     jsonl = write_dataset(train=pairs(5))
     pandas.DataFrame(pairs(5)).to_parquet(tmp_path / "pairs.parquet")
     hashes = {
-        dataset_sha256(load_splits(p, columns, tmp_path / "cache")[0]) for p in (jsonl, tmp_path / "pairs.parquet")
+        dataset_sha256(load_splits(p, columns, tmp_path / "cache").train) for p in (jsonl, tmp_path / "pairs.parquet")
     }
     assert len(hashes) == 1

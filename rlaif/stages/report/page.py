@@ -293,7 +293,7 @@ def _training_facts(data: ReportData) -> list[tuple[str, str]]:
     record = data.training
     facts = [(name, record.get(name)) for name in ("method", "model", "model_sha256", "steps", "soft_labels", "lora")]
     facts += [(f"args.{name}", value) for name, value in (record.get("given_args") or {}).items()]
-    facts += [(name, record.get(name)) for name in ("pairs_dropped_too_long", "pairs_truncated")]
+    facts += [(name, record.get(name)) for name in ("rows_dropped_too_long", "rows_truncated")]
     facts += [(name, value) for name, value in (record.get("versions") or {}).items()]
     return [(name.replace("_", " "), str(value)) for name, value in facts if value is not None]
 

@@ -1,0 +1,21 @@
+"""The trainers by name."""
+
+from __future__ import annotations
+
+import importlib
+
+from rlaif.errors import ConfigError
+from rlaif.training.fitting import Method
+
+_METHODS = {
+    "dpo": "rlaif.training.dpo:DPO",
+}
+
+
+def method(name: str) -> Method:
+    """The method of `train.NAME`. Errors: ConfigError for one that is not there."""
+    if name not in _METHODS:
+        raise ConfigError(f"train.{name}: no such trainer; there are: {', '.join(_METHODS)}")
+    module, _, cls = _METHODS[name].partition(":")
+    found: Method = getattr(importlib.import_module(module), cls)()
+    return found
