@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "my_own_code.py").write_text(CODE)
     importlib.invalidate_caches()
+    monkeypatch.delitem(sys.modules, "my_own_code", raising=False)  # of the test before, from its own folder
     (tmp_path / "prompts.jsonl").write_text('{"prompt": "a?"}\n')
     (tmp_path / "mine.jinja").write_text("{{ conversation }}")
     engine = {"engine": "scripted", "default": "A"}
