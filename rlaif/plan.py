@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from rlaif.checks import check
@@ -12,13 +12,13 @@ from rlaif.config import Pipeline, Price
 from rlaif.config.training import TRAINERS
 from rlaif.judges import build
 from rlaif.judges.base import Judge, planned
-from rlaif.records import Dropped, Message, Prompt, Response
+from rlaif.records import Dropped, Message, Prompt, Request, Response
 from rlaif.stages.base import Context, count_reasons
 from rlaif.stages.generate import sampling_request
 from rlaif.stages.judge import count_lineups, tasks
 from rlaif.stages.prompts import load_prompts
 from rlaif.stages.table import stages_of
-from rlaif.store import RunFolder
+from rlaif.store import RunFolder, content_key
 
 _CHARS_PER_TOKEN = 4  # where no tokenizer is at hand
 _PLACEHOLDER = "(a response that is not written yet)"
@@ -60,8 +60,9 @@ def dry_run(config: Pipeline, stages: list[str] | None = None) -> str:
         loads["generate"] = _generate_load(context, [prompt for prompt, _ in groups])
     if config.judge and "judge" in wanted:
         judge = build(config.judge, context.engine)
-        load, messages = _judge_load(context, judge, groups, config.judge.engine)
-        loads["judge"] = load
+        by_role, messages = _judge_loads(context, judge, groups)
+        several = len(by_role) > 1
+        loads |= {f"judge: {role}" if several else "judge": load for role, load in by_role.items()}
         lines += ["", "one request to the judge:", *_shown(messages)]
     if config.evaluate and "evaluate" in wanted:
         loads |= _evaluate_loads(context)
@@ -117,29 +118,42 @@ def _generate_load(context: Context, prompts: list[Prompt]) -> _Load:
     return total
 
 
-def _judge_load(
-    context: Context, judge: Judge, groups: list[tuple[Prompt, list[Response]]], role: str
-) -> tuple[_Load, list[Message]]:
-    """The load of judging, from the requests of the first prompts, and the first request's messages."""
+def _judge_loads(
+    context: Context, judge: Judge, groups: list[tuple[Prompt, list[Response]]]
+) -> tuple[dict[str, _Load], list[Message]]:
+    """The load of judging by role, at most, from what the first prompts may ask, and the first request's messages.
+
+    What several tasks of a prompt ask in common is asked once.
+    """
     section = context.config.judge
     assert section is not None
-    count = _counter(context, role)
-    n_tasks = sum(count_lineups(len(responses), judge, section.pairs) for _, responses in groups)
-    asked = tokens = most_out = seen = 0
-    first: list[Message] = []
-    for task in tasks(groups[:_SAMPLED], judge.arity, section.pairs, context.config.seed, []):
-        requests = planned(judge, task)
-        seen += 1
-        asked += len(requests)
-        for request in requests[:1]:
-            first = first or request.messages
-            tokens += count(request.messages) * len(requests)
-        most_out += sum(request.max_tokens for request in requests)
-        if seen >= _SAMPLED:
+    some: list[tuple[Prompt, list[Response]]] = []
+    n_sampled = 0
+    for group in groups:  # whole prompts, since their tasks may share requests
+        n_lineups = count_lineups(len(group[1]), judge, section.pairs)
+        if some and n_sampled + n_lineups > _SAMPLED:
             break
-    scale = n_tasks / seen if seen else 0
-    load = _Load(round(asked * scale), round(tokens * scale), round(most_out * scale))
-    return load.priced(context.engine_spec(role).price), first
+        some.append(group)
+        n_sampled += n_lineups
+    n_tasks = sum(count_lineups(len(responses), judge, section.pairs) for _, responses in groups)
+    scale = n_tasks / n_sampled if n_sampled else 0
+    found: dict[str, dict[str, Request]] = {}
+    for task in tasks(some, judge.arity, section.pairs, context.config.seed, []):
+        for request in planned(judge, task):
+            found.setdefault(request.role, {})[content_key(request)] = request
+    loads = {role: _load_of(context, role, list(requests.values()), scale) for role, requests in found.items()}
+    first = next((request.messages for requests in found.values() for request in requests.values()), [])
+    return loads, first
+
+
+def _load_of(context: Context, role: str, requests: Sequence[Request], scale: float) -> _Load:
+    """`requests`, of which there are `scale` times as many in all. Tokens are counted of the first few."""
+    count = _counter(context, role)
+    counted = [count(request.messages) for request in requests[: 2 * _SAMPLED]]
+    tokens = sum(counted) / max(1, len(counted)) * len(requests)
+    most_out = sum(request.max_tokens for request in requests)
+    load = _Load(round(len(requests) * scale), round(tokens * scale), round(most_out * scale))
+    return load.priced(context.engine_spec(role).price)
 
 
 def _evaluate_loads(context: Context) -> dict[str, _Load]:
@@ -160,8 +174,10 @@ def _evaluate_loads(context: Context) -> dict[str, _Load]:
     for role in section.judges or [judge_section.engine]:
         judge = build(judge_section, context.engine, role=role, where=f"evaluate.judges ({role})")
         stand_ins = [(prompt, [_stand_in(prompt, 0), _stand_in(prompt, 1)]) for prompt in prompts]
-        load, _ = _judge_load(context, judge, stand_ins, role)
-        loads[f"evaluate: {role}"] = load.times(section.n)
+        by_role, _ = _judge_loads(context, judge, stand_ins)
+        for asked, load in by_role.items():
+            named = f"evaluate: {role}" if list(by_role) == [role] else f"evaluate: {role}: {asked}"
+            loads[named] = load.times(section.n)
     return loads
 
 
@@ -199,7 +215,7 @@ def _shown(messages: list[Message]) -> list[str]:
 def _table(loads: dict[str, _Load]) -> list[str]:
     if not loads:
         return ["requests to expect: none"]
-    lines = ["requests to expect (fewer where the journal has the reply or responses repeat):"]
+    lines = ["requests to expect, at most (fewer where the journal has the reply or responses repeat):"]
     for stage, load in loads.items():
         lines.append(
             f"  {stage:<24}{load.requests:>10,} requests   about {load.tokens_in:,} tokens in, "

@@ -180,7 +180,7 @@ def _no_duplicates(items: Sequence[Criterion] | Sequence[Principle]) -> None:
         raise ValueError(f"ids must differ, {twice[0]!r} is there twice")
 
 
-def pairwise_context(
+def judge_context(
     prompt: Prompt,
     responses: Sequence[Response],
     labels: Sequence[str],
@@ -188,24 +188,30 @@ def pairwise_context(
     principle_text: str | None,
     principle_id: str | None,
     instruction: str,
+    names: Sequence[str] | None = None,
+    reference: bool = True,
 ) -> dict[str, Any]:
     """Everything a frame sees; every variable is always there, None where it does not apply.
 
-    `responses` in the order shown, `labels` one for each of them (further labels, such as a tie's, only show in
-    `labels`). Who wrote a response is left out on purpose: a frame cannot leak what it is not given.
+    `responses` in the order shown, `labels` what may be answered, one for each of them (further labels, such as a
+    tie's, only show in `labels`); where the answer is no response, `names` are the responses' own. `reference`:
+    whether the prompt's is shown. Who wrote a response is left out on purpose: a frame cannot leak what it is not
+    given.
     """
+    shown = zip(labels if names is None else names, responses, strict=False)
     return {
         "conversation": prompt.text,
-        "reference": prompt.reference,
-        "responses": [
-            {"label": label, "text": response.text} for label, response in zip(labels, responses, strict=False)
-        ],
+        "reference": prompt.reference if reference else None,
+        "responses": [{"label": label, "text": response.text} for label, response in shown],
         "rubric": None if rubric is None else rubric.context,
         "principle": None if principle_text is None else {"id": principle_id, "text": principle_text},
         "instruction": instruction,
         "labels": list(labels),
         "meta": prompt.meta,
     }
+
+
+pairwise_context = judge_context  # its first name, which judges of users' own import
 
 
 def load_rubric(name_or_path: str) -> Rubric:

@@ -16,6 +16,7 @@ from rlaif.errors import TemplateError
 from rlaif.records import Prompt, Response
 from rlaif.rubric import find_frame, load_rubric, pairwise_context
 from rlaif.templates import Frame, fence, load_frame, neutralise
+from rlaif.world.frame import pointwise
 
 ROOT = Path(__file__).parent.parent
 JUDGES = ROOT / "prompts" / "judges"
@@ -120,22 +121,26 @@ HOSTILE = {
     "big": "`a" * 5000,
 }
 FRAMES = sorted(path.name for path in JUDGES.glob("[!_]*.jinja"))
+FOR_PRINCIPLES = ("pairwise_compact.jinja", "pointwise_compact.jinja")
+OWN_WORDS = {"pointwise_compact.jinja": "Rate the response from A to B."}  # with the labels that `context` gives
 
 
 @pytest.mark.parametrize("name", FRAMES)
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_text_stays_inside_its_fence(name: str, text: str) -> None:
     loaded = load_frame(JUDGES / name)
-    given_context = {**context(first=text, question=text), "critique": text, "reference": text}
-    if name == "pairwise_compact.jinja":
+    given_context = {**context(first=text, question=text)} | dict.fromkeys(
+        ("critique", "reference", "checklist"), text
+    )
+    if name in FOR_PRINCIPLES:
         given_context |= {"rubric": None, "principle": {"id": "x", "text": "Choose the kinder one."}}
     message = loaded.render(given_context)[-1]["content"]
-    innocent = loaded.render({**given_context, **context(), "critique": "x", "reference": "x"} | {
+    innocent = loaded.render({**given_context, **context()} | {
         key: given_context[key] for key in ("rubric", "principle")
-    })[-1]["content"]  # fmt: skip
+    } | dict.fromkeys(("critique", "reference", "checklist"), "x"))[-1]["content"]  # fmt: skip
     assert fence(text) in message
     assert outside_fences(message) == outside_fences(innocent)
-    assert message.endswith("Answer A or B.")
+    assert message.endswith(OWN_WORDS.get(name, "Answer A or B."))
     assert not any(token in message for token in CONTROL_TOKENS)
 
 
@@ -179,17 +184,22 @@ def test_who_wrote_a_response_never_shows() -> None:
 def test_shipped_frames_take_rubrics_principles_and_references(name: str) -> None:
     loaded = load_frame(JUDGES / name)
     for rubric, principle in ((load_rubric("honesty"), None), (None, "Choose the kinder one.")):
-        if name == "pairwise_compact.jinja" and rubric:
+        if name in FOR_PRINCIPLES and rubric:
             continue  # made for principles
-        given_context = {**context(), "critique": "Too short.", "reference": "Jane Austen"}
+        given_context = {
+            **context(),
+            "critique": "Too short.",
+            "reference": "Jane Austen",
+            "checklist": "1. Is it so?",
+        }
         given_context["rubric"] = rubric.context if rubric else None
         given_context["principle"] = {"id": "kind", "text": principle} if principle else None
         messages = loaded.render(given_context)
         text = "\n".join(message["content"] for message in messages)
         assert (rubric.criteria[0].description if rubric else principle) in text
-        assert ("Jane Austen" in text) == (name != "pairwise_compact.jinja")
+        assert ("Jane Austen" in text) == (name not in FOR_PRINCIPLES)
         assert "\n\n\n" not in text
-        assert messages[-1]["role"] == "user" and text.endswith("Answer A or B.")
+        assert messages[-1]["role"] == "user" and text.endswith(OWN_WORDS.get(name, "Answer A or B."))
 
 
 def test_the_compact_frame_renders_as_the_shipped_judges_were_trained_on_it() -> None:
@@ -200,6 +210,14 @@ def test_the_compact_frame_renders_as_the_shipped_judges_were_trained_on_it() ->
             "content": "Question:\n```\nWho wrote Emma?\n```\nResponse A:\n```\nAusten\n```\n"
             "Response B:\n```\nBrontë\n```\nChoose the kinder one.\nAnswer A or B.",
         }
+    ]
+
+
+def test_the_compact_scoring_frame_renders_as_the_shipped_judges_were_trained_on_it() -> None:
+    principle = {"id": "kind", "text": "Choose the kinder one."}
+    given_context = {**context(), "principle": principle, "labels": ["1", "2", "3", "4", "5"]}
+    assert load_frame(JUDGES / "pointwise_compact.jinja").render(given_context) == [
+        {"role": "user", "content": pointwise("Who wrote Emma?", "Austen", "Choose the kinder one.")}
     ]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -14,13 +14,21 @@ class JudgeSection(Section):
     judge: str = "pairwise"  # a built-in name or an import path "package.module:Class"
     rubric: str | None = None  # a rubric: shipped name or file
     constitution: str | None = None  # or a constitution: shipped name or file
-    principles: Literal["one", "all"] = "one"  # of a constitution: one sampled per comparison, or every one
+    # of a constitution: one sampled per comparison by weight, every one, or so many, each as likely as the others
+    # (their weights count when they are put together)
+    principles: Literal["one", "all"] | Annotated[int, Field(ge=1)] = "one"
     orders: Literal["both", "random"] = "both"  # both shown orders, or one picked at random per comparison
     pairs: Literal["all", "adjacent"] = "all"  # which of a prompt's responses meet: all, or i with i+1 around a ring
-    read: Literal["auto", "logprobs", "text"] = "auto"  # where the verdict comes from
-    ties: bool = False  # whether the judge may answer with a tie (text verdicts)
+    # where the verdict comes from. rationale: the judge reasons in a first reply, and the log-probs are read after it
+    read: Literal["auto", "logprobs", "text", "rationale"] = "auto"
+    ties: bool = False  # whether the judge may answer with a tie, the label C; without it, it must choose
+    samples: int = Field(default=1, ge=1)  # replies drawn for each judgment, at temperature > 0: shares of votes, or
+    # with `read: rationale` the mean of the probabilities
+    clamp: tuple[float, float] | None = None  # P(first) against second is kept within, e.g. [0.4, 0.6]; sums to 1
+    reference: Literal["use", "require", "ignore"] = "use"  # shown where a prompt has one; or drop those that have
+    # none; or never shown
     frame: str | None = None  # a .jinja file; default: the one that the rubric or constitution names
-    max_tokens: int | None = Field(default=None, ge=1)  # default: 512 for text verdicts, 1 for log-prob ones;
+    max_tokens: int | None = Field(default=None, ge=1)  # default: 512 for texts, 1 for log-prob verdicts;
     # a judge that thinks first needs room for it in both; 2 catches one that begins a sentence with the article "A"
     temperature: float = Field(default=0.0, ge=0)
     min_label_mass: float = Field(default=0.5, ge=0, le=1)  # below it a log-prob verdict is unparsed
@@ -32,6 +40,26 @@ class JudgeSection(Section):
     def _one_standard(self) -> JudgeSection:
         if self.rubric and self.constitution:
             raise ValueError("name a rubric or a constitution, not both")
+        return self
+
+    @model_validator(mode="after")
+    def _draws_differ(self) -> JudgeSection:
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError(
+                f"samples: {self.samples} at temperature 0 asks for one reply {self.samples} times; set temperature"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _clamp_is_fair(self) -> JudgeSection:
+        """A clamp that favoured a place would be a position bias of our own making."""
+        if self.clamp is not None:
+            low, high = self.clamp
+            if not (0 <= low < high <= 1 and abs(low + high - 1) < 1e-9):
+                raise ValueError(
+                    f"clamp: [{low:g}, {high:g}]: expected two probabilities that sum to 1, low first, such as "
+                    "[0.4, 0.6]"
+                )
         return self
 
     @model_validator(mode="after")

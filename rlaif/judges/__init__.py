@@ -23,7 +23,13 @@ __all__ = ["BUILT_IN", "EngineOf", "build", "find_frames_of", "find_standard"]
 # name → "module:class", imported when it is used: a judge made of judges may import this module
 BUILT_IN = {
     "pairwise": "rlaif.judges.pairwise:PairwiseJudge",
+    "pointwise": "rlaif.judges.pointwise:PointwiseJudge",
+    "listwise": "rlaif.judges.listwise:ListwiseJudge",
+    "checklist": "rlaif.judges.checklist:ChecklistJudge",
 }
+
+
+_NEWER = ("reference", "samples", "clamp")
 
 
 def build(section: JudgeSection, engine_of: EngineOf, *, role: str | None = None, where: str = "judge") -> Judge:
@@ -43,14 +49,24 @@ def build(section: JudgeSection, engine_of: EngineOf, *, role: str | None = None
 
 
 def find_frames_of(section: JudgeSection) -> Iterator[Frame]:
-    """The frames that the judge of `section` renders. Errors: ConfigError, TemplateError."""
-    for name in getattr(_find(section.judge, "judge"), "frames", ("pairwise",)):
-        yield find_frame_of(section, name)
+    """The frames that the judge renders; `frame:` names the first. Errors: ConfigError, TemplateError."""
+    first, *others = getattr(_find(section.judge, "judge"), "frames", ("pairwise",))
+    yield find_frame_of(section, first)
+    for name in others:
+        yield find_frame_of(section.model_copy(update={"frame": None}), name)
 
 
 def _own_arguments(section: JudgeSection, engine_of: EngineOf, role: str, where: str) -> dict[str, Any]:
+    if section.read == "rationale":
+        raise ConfigError(f"{where}.read: rationale: {section.judge} decides itself what it asks; leave read out")
+    standard = standard_arguments(section, engine_of, role=role, frame="pairwise")
+    for key in _NEWER:  # only a class that takes them is given them, and one that does not says so
+        if getattr(section, key) == JudgeSection.model_fields[key].default:
+            standard.pop(key, None)
+        else:
+            standard[key] = getattr(section, key)
     return {
-        **standard_arguments(section, engine_of, role=role, frame="pairwise"),
+        **standard,
         "choice": choice_of(section, engine_of(role), where),
         "orders": section.orders,
         **section.options,

@@ -36,6 +36,10 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         """A generator of its own for this task: the same for the same seed and task, whatever ran before."""
         return random.Random(make_id(self.seed, self.id))
 
+    def prompt_rng(self) -> random.Random:
+        """The same for all tasks of one prompt: for what must not differ between its responses."""
+        return random.Random(make_id(self.seed, self.prompt.id))
+
 
 def together(runs: Sequence[JudgeRun]) -> Generator[list[Request], list[Reply], list[list[Judgment]]]:
     """Several judge runs as one: each round asks what all unfinished ones ask at that moment. `yield from` it.

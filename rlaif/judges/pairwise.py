@@ -6,35 +6,44 @@ Both orders are asked at once and recorded apart: what becomes of them is decide
 from __future__ import annotations
 
 import itertools
-import random
 from collections.abc import Sequence
+from statistics import pstdev
 from typing import Any, Literal, NamedTuple
 
 from rlaif.config import JudgeSection
+from rlaif.errors import ConfigError
 from rlaif.judges.base import JudgeRun, Task
+from rlaif.judges.draws import pooled
 from rlaif.judges.section import EngineOf, choice_of, need_standard, standard_arguments
-from rlaif.judges.verdicts import Choice, Parsed
-from rlaif.records import FIRST, SECOND, TIE, Judgment, Prompt, Reply, Request, Response, make_id
-from rlaif.rubric import Constitution, Principle, Rubric, pairwise_context
-from rlaif.templates import Frame
+from rlaif.judges.standard import TEXT_TOKENS, Applied, StandardJudge, with_reason
+from rlaif.judges.verdicts import Choice, Outcome, Parsed, read_rationale
+from rlaif.records import FIRST, SECOND, TIE, Judgment, Prompt, Reply, Request, Response
 
-_MAX_TOKENS = {"logprobs": 1, "text": 512}  # a log-prob verdict is the next token
-_TOP_LOGPROBS = 20  # what OpenAI-compatible servers give at most
+_SCORES = {FIRST: 1.0, TIE: 0.5, SECOND: 0.0}
 
 
 class _Look(NamedTuple):
     """One question: these two responses in this order, under this principle (or the whole rubric)."""
 
     shown: tuple[Response, Response]
-    principle: Principle | None
-    wording: str | None
+    applied: Applied
 
 
-class PairwiseJudge:
+class _Draw(NamedTuple):
+    """One answer to a question: what it says, and the replies that say it."""
+
+    parsed: Parsed
+    replies: tuple[Reply, ...]
+
+
+class PairwiseJudge(StandardJudge):
     """Compares two responses under a rubric, or under the principles of a constitution.
 
-    `principles`: "one" samples a principle per comparison by weight (Constitutional AI, arXiv 2212.08073), "all"
-    asks every one that applies to the prompt. `orders`: "both", or "random" for one order at half the cost.
+    `orders`: "both", or "random" for one order at half the cost. `rationale`: the model gives its reasons first, and
+    the labels' log-probs are read after them (RLAIF, arXiv 2309.00267, section 3.1). `samples`: answers drawn for
+    each question; the judgment holds the mean of their probabilities, which for text verdicts is the shares of votes,
+    and `meta` how they fell. `clamp`: the least and the most that P(first) may be against P(second); reasoning makes
+    models too sure (Constitutional AI clamps to 0.4–0.6). What it was before is in `meta["unclamped"]`.
     """
 
     arity = 2
@@ -47,6 +56,9 @@ class PairwiseJudge:
             **standard_arguments(section, engine_of, role=role, frame="pairwise"),
             "choice": choice_of(section, engine_of(role), where),
             "orders": section.orders,
+            "rationale": section.read == "rationale",
+            "samples": section.samples,
+            "clamp": section.clamp,
             **section.options,
         }
         return cls(**arguments)
@@ -54,33 +66,46 @@ class PairwiseJudge:
     def __init__(
         self,
         *,
-        frame: Frame,
         choice: Choice,
-        rubric: Rubric | None = None,
-        constitution: Constitution | None = None,
-        role: str = "judge",
-        model: str = "",
-        principles: Literal["one", "all"] = "one",
         orders: Literal["both", "random"] = "both",
-        max_tokens: int | None = None,
-        temperature: float = 0.0,
-        extra: dict[str, Any] | None = None,
+        rationale: bool = False,
+        samples: int = 1,
+        clamp: tuple[float, float] | None = None,
+        **standard: Any,
     ) -> None:
-        self.frame, self.choice, self.rubric, self.constitution = frame, choice, rubric, constitution
-        self.role, self.model, self.principles, self.orders = role, model, principles, orders
-        self.max_tokens = max_tokens or _MAX_TOKENS[choice.read]
-        self.temperature = temperature
-        self.extra = extra or {}
-        standard = rubric or constitution
-        self._ref = standard.ref if standard else ""
+        super().__init__(**standard)
+        if choice.read == "text" if rationale else choice.read == "logprobs" and samples > 1:
+            raise ConfigError(f"a verdict read as {choice.read} goes with neither a rationale nor samples of its own")
+        self.choice, self.orders, self.rationale = choice, orders, rationale
+        self.samples, self.clamp = samples, clamp
 
     def __call__(self, task: Task) -> JudgeRun:
         """Judgments for a task of two responses; [] when no principle applies to the prompt."""
         looks = self._looks(task)
         if task.responses[0].text == task.responses[1].text:
             return [self._identical(task.prompt, look) for look in looks]
-        replies = yield [self.request(task.prompt, look, task.seed) for look in looks]
-        return [self._judgment(task.prompt, look, reply) for look, reply in zip(looks, replies, strict=True)]
+        replies = yield self._first_requests(task, looks)
+        draws = [_Draw(self.choice.parse(reply), (reply,)) for reply in replies]
+        if self.rationale:
+            seen = [read_rationale(reply) for reply in replies]
+            asked = [(look, outcome.rationale) for look, outcome in zip(self._repeated(looks), seen, strict=True)
+                     if outcome.status == "ok"]  # fmt: skip
+            verdicts = yield [self._after_reasons(task, look, rationale or "") for look, rationale in asked]
+            draws = self._two_steps(seen, replies, verdicts)
+        n = self.samples
+        return [
+            self._judgment(task.prompt, look, draws[start : start + n])
+            for look, start in zip(looks, range(0, len(draws), n), strict=True)
+        ]
+
+    def plan(self, task: Task) -> list[Request]:
+        """All that the task may ask."""
+        looks = self._looks(task)
+        requests = self._first_requests(task, looks)
+        if self.rationale:
+            longest = "word " * (self.max_tokens or TEXT_TOKENS)
+            requests += [self._after_reasons(task, look, longest) for look in self._repeated(looks)]
+        return requests
 
     def _looks(self, task: Task) -> list[_Look]:
         rng = task.rng()
@@ -88,79 +113,134 @@ class PairwiseJudge:
         orders = [(first, second), (second, first)]
         if self.orders == "random":
             orders = [rng.choice(orders)]
-        standards = self._standards(task.prompt, rng)
-        return [_Look(shown, *standard) for standard, shown in itertools.product(standards, orders)]
+        standards = self.applied(task.prompt, rng)
+        return [_Look(shown, applied) for applied, shown in itertools.product(standards, orders)]
 
-    def _standards(self, prompt: Prompt, rng: random.Random) -> list[tuple[Principle | None, str | None]]:
-        """Principles with the wording that both orders share."""
-        if self.constitution is None:
-            return [(None, None)]
-        applicable = self.constitution.applicable(prompt)
-        if self.principles == "one" and applicable:
-            applicable = rng.choices(applicable, [principle.weight for principle in applicable])
-        return [(principle, principle.wording(rng)) for principle in applicable]
+    def _repeated(self, looks: Sequence[_Look]) -> list[_Look]:
+        """Each question as often as it is asked, the draws of one side by side."""
+        return [look for look in looks for _ in range(self.samples)]
 
-    def request(self, prompt: Prompt, look: _Look, seed: int) -> Request:
-        labels = self.choice.labels
-        principle_id = look.principle.id if look.principle else None
-        context = pairwise_context(
-            prompt, look.shown, labels, self.rubric, look.wording, principle_id, self.choice.instruction
-        )
-        reads_logprobs = self.choice.read == "logprobs"
-        return Request(
-            role=self.role,
-            messages=list(self.frame.render(context)),
-            max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            labels=list(labels) if reads_logprobs else [],
-            top_logprobs=_TOP_LOGPROBS if reads_logprobs else 0,
-            seed=seed if self.temperature > 0 and not reads_logprobs else 0,
-            extra=self.extra,
-            subject=(prompt.id, *(response.id for response in look.shown)),
+    # -- requests ----------------------------------------------------------------------------------------------------
+
+    def _first_requests(self, task: Task, looks: Sequence[_Look]) -> list[Request]:
+        if self.choice.read == "logprobs" and not self.rationale:
+            return [self._label_request(task.prompt, look) for look in looks]
+        return [
+            self.text_request(self._messages(task.prompt, look), _subject(task.prompt, look), task.seed, sample=i)
+            for look in looks
+            for i in range(self.samples)
+        ]
+
+    def _messages(self, prompt: Prompt, look: _Look) -> list[dict[str, Any]]:
+        instruction = self.choice.question if self.rationale else self.choice.instruction
+        return self.messages(prompt, look.shown, look.applied, instruction, self.choice.labels)
+
+    def _label_request(self, prompt: Prompt, look: _Look) -> Request:
+        messages, subject = self._messages(prompt, look), _subject(prompt, look)
+        return self.label_request(
+            messages, self.choice.labels, subject, max_tokens=self.max_tokens or 1, temperature=self.temperature
         )
 
-    def _judgment(self, prompt: Prompt, look: _Look, reply: Reply) -> Judgment:
-        parsed = self.choice.parse(reply)
+    def _after_reasons(self, task: Task, look: _Look, rationale: str) -> Request:
+        """The verdict is the next token: what is drawn, and may be long, is the reasons."""
+        messages = with_reason(self._messages(task.prompt, look), rationale, self.choice.instruction)
+        return self.label_request(messages, self.choice.labels, _subject(task.prompt, look))
+
+    # -- judgments ---------------------------------------------------------------------------------------------------
+
+    def _two_steps(self, seen: Sequence[Outcome], reasons: Sequence[Reply], verdicts: Sequence[Reply]) -> list[_Draw]:
+        """`verdicts`: one for each of the reasons that could be read."""
+        remaining = iter(verdicts)
+        draws = []
+        for outcome, reply in zip(seen, reasons, strict=True):
+            if outcome.status == "ok":
+                verdict = next(remaining)
+                parsed = self.choice.parse(verdict)
+                parsed = Parsed(
+                    status=parsed.status, label=parsed.label, probabilities=parsed.probabilities,
+                    label_mass=parsed.label_mass, reason=parsed.reason, rationale=outcome.rationale,
+                )  # fmt: skip
+                draws.append(_Draw(parsed, (reply, verdict)))
+            else:
+                reason = f"the reasons: {outcome.reason}"
+                parsed = Parsed(status=outcome.status, reason=reason, rationale=outcome.rationale)
+                draws.append(_Draw(parsed, (reply,)))
+        return draws
+
+    def _judgment(self, prompt: Prompt, look: _Look, draws: Sequence[_Draw]) -> Judgment:
+        meta: dict[str, Any] = {"orders": self.orders}
+        parsed = draws[0].parsed
+        if self.samples > 1:
+            parsed, facts = pooled([draw.parsed for draw in draws])
+            meta |= self._in_names(facts, [draw.parsed for draw in draws])
         verdict, probabilities = self._in_shown_order(parsed)
-        return Judgment(
-            **self._frame_of(prompt, look.shown, look.principle),
-            model=reply.model or self.model,
-            reply_keys=[reply.key] if reply.key else [],
+        if self.clamp and probabilities is not None:
+            meta["unclamped"] = probabilities
+            probabilities = clamped(probabilities, self.clamp[1])
+        return self.judgment(
+            prompt,
+            look.shown,
+            look.applied,
+            [reply for draw in draws for reply in draw.replies],
+            kind="pairwise",
             status=parsed.status,
             verdict=verdict,
             probabilities=probabilities,
             label_mass=None if parsed.label_mass is None else round(parsed.label_mass, 6),
             rationale=parsed.rationale,
             reason=parsed.reason,
-            usage=reply.usage,
+            meta=meta,
         )
 
     def _in_shown_order(self, parsed: Parsed) -> tuple[str | None, dict[str, float] | None]:
         """Labels become first | second | tie. Two labels exactly as likely as each other are a tie."""
         if parsed.status != "ok" or parsed.probabilities is None:
             return None, None
-        names = dict(zip(self.choice.labels, (FIRST, SECOND, TIE), strict=False))
+        names = self._names
         probabilities = {names[label]: value for label, value in parsed.probabilities.items()}
         return (TIE if parsed.label is None else names[parsed.label]), probabilities
 
+    def _in_names(self, facts: dict[str, Any], draws: Sequence[Parsed]) -> dict[str, Any]:
+        """How the draws fell, in the order shown. `spread`: standard deviation of P(first) + ½ P(tie) over them."""
+        votes: dict[str, int] = {}
+        for label, count in facts["votes"].items():
+            name = self._names.get(label, TIE)
+            votes[name] = votes.get(name, 0) + count
+        values = [
+            sum(_SCORES[self._names[label]] * share for label, share in draw.probabilities.items())
+            for draw in draws
+            if draw.probabilities is not None
+        ]
+        return {**facts, "votes": votes, **({"spread": round(pstdev(values), 6)} if values else {})}
+
+    @property
+    def _names(self) -> dict[str, str]:
+        return dict(zip(self.choice.labels, (FIRST, SECOND, TIE), strict=False))
+
     def _identical(self, prompt: Prompt, look: _Look) -> Judgment:
         """The same text twice is a tie; nobody needs to be asked."""
-        fields = self._frame_of(prompt, look.shown, look.principle)
-        fields["meta"] = {**fields["meta"], "identical": True}
-        return Judgment(**fields, model=self.model, verdict=TIE, probabilities={FIRST: 0.5, SECOND: 0.5})
+        return self.judgment(
+            prompt,
+            look.shown,
+            look.applied,
+            (),
+            kind="pairwise",
+            verdict=TIE,
+            probabilities={FIRST: 0.5, SECOND: 0.5},
+            meta={"orders": self.orders, "identical": True},
+        )
 
-    def _frame_of(self, prompt: Prompt, shown: Sequence[Response], principle: Principle | None) -> dict[str, Any]:
-        """What a judgment says whatever the reply was."""
-        ids = [response.id for response in shown]
-        name = principle.id if principle else None
-        return {
-            "id": make_id(prompt.id, *ids, self.role, self._ref, name or ""),
-            "prompt_id": prompt.id,
-            "response_ids": ids,
-            "kind": "pairwise",
-            "judge": self.role,
-            "rubric": self._ref,
-            "principle": name,
-            "template_sha256": self.frame.sha256,
-            "meta": {"orders": self.orders},
-        }
+
+def clamped(probabilities: dict[str, float], high: float) -> dict[str, float]:
+    """P(first) against P(second) brought within [1 − high, high]; a tie keeps its share."""
+    first, second = probabilities[FIRST], probabilities[SECOND]
+    either = first + second
+    if either == 0:
+        return probabilities
+    better, worse = (FIRST, SECOND) if first >= second else (SECOND, FIRST)
+    share = min(probabilities[better] / either, high)  # of the better one, so that mirroring mirrors every bit
+    return {**probabilities, better: either * share, worse: either * (1 - share)}
+
+
+def _subject(prompt: Prompt, look: _Look) -> tuple[str, ...]:
+    return (prompt.id, *(response.id for response in look.shown))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rlaif.config import JudgeSection
 from rlaif.engines.base import Engine
@@ -29,6 +29,7 @@ def standard_arguments(section: JudgeSection, engine_of: EngineOf, *, role: str,
         "role": role,
         "model": engine_of(role).model,
         "principles": section.principles,
+        "reference": section.reference,
         "max_tokens": section.max_tokens,
         "temperature": section.temperature,
         "extra": section.extra,
@@ -59,12 +60,31 @@ def find_frame_of(section: JudgeSection, frame: str = "pairwise") -> Frame:
 
 def choice_of(section: JudgeSection, engine: Engine, where: str) -> Choice:
     """The menu of a pairwise verdict, and how it is read. Errors: ConfigError."""
-    can = engine.capabilities.logprobs
-    if section.read == "logprobs" and not can:
-        raise ConfigError(
-            f"{where}.read: logprobs, but engine {section.engine!r} gives none; use `read: text`, or `auto`"
-        )
     labels: tuple[str, ...] = ("A", "B", "C") if section.ties else ("A", "B")
-    read = "text" if section.read == "text" or not can else "logprobs"
-    tie = "C" if section.ties else None
-    return Choice(labels=labels, read=read, tie=tie, min_mass=section.min_label_mass)  # type: ignore[arg-type]
+    read: Literal["logprobs", "text"] = "logprobs" if reads_logprobs(section, engine, where) else "text"
+    return Choice(labels=labels, read=read, tie="C" if section.ties else None, min_mass=section.min_label_mass)
+
+
+def reads_logprobs(section: JudgeSection, engine: Engine, where: str) -> bool:
+    """Whether verdicts come from log-probs. `auto`: where the engine gives them, unless several replies are to be
+    drawn, since log-probs say in one reply what draws estimate. Errors: ConfigError where that cannot be had."""
+    if section.read in ("logprobs", "rationale") and not engine.capabilities.logprobs:
+        raise ConfigError(
+            f"{where}.read: {section.read}, but engine {section.engine!r} gives no log-probs; use `read: text`, or "
+            "`auto`"
+        )
+    if section.read == "logprobs" and section.samples > 1:
+        raise ConfigError(
+            f"{where}.samples: {section.samples}, but log-probs give the whole distribution in one reply; leave "
+            "samples out, or use `read: text` or `read: rationale`"
+        )
+    if section.read == "auto":
+        return engine.capabilities.logprobs and section.samples == 1
+    return section.read != "text"
+
+
+def refuse(section: JudgeSection, where: str, **meaningless: bool) -> None:
+    """Errors: ConfigError for a key that this judge has no use for, so that none is ignored without a word."""
+    for key, is_set in meaningless.items():
+        if is_set:
+            raise ConfigError(f"{where}.{key}: the {section.judge} judge has no such choice; leave it out")

@@ -1,7 +1,8 @@
 """From a reply to a verdict. Pure: no clock, no randomness, no files, and never an exception for any text.
 
-One object, `Choice`, both prints the output instruction into the prompt and reads the reply, so the two cannot
-drift. A reply that does not hold exactly one offered verdict in the declared form is no verdict: it gets a status.
+One object both prints the output instruction into the prompt and reads the reply, so the two cannot drift: `Choice`
+here, `Rating` and `Form` in verdicts_scores.py, `Ranking` in verdicts_ranking.py. A reply that does not hold exactly
+one offered verdict in the declared form is no verdict: it gets a status.
 """
 
 from __future__ import annotations
@@ -17,10 +18,7 @@ import msgspec
 from rlaif.records import Reply, Status, TokenLogprob
 
 _CLOSE_THINK = "</think>"
-_VERDICT_LINE = re.compile(
-    r"^[-*_#>`\s]*(?:final\s+)?verdict[*_`\s]*:\s*(?P<value>.*)$", re.IGNORECASE
-)  # Markdown around it
-_WORD_GOES_ON = re.compile(r"[ \t]*\w")  # after a label: "A" was the article, or the start of a longer word
+_WORD_GOES_ON = re.compile(r"[ \t]*\w|[.,/]\d")  # after a label: "A" was the article, "1" the start of "10" or "1.5"
 _PLACEHOLDER = re.compile(r"^<[^>]*>$")  # an echo of the instruction's own placeholder is not an answer
 _STILL_THINKING = (
     "the model thinks before it answers, and a log-prob verdict is its first token: turn thinking off "
@@ -34,18 +32,23 @@ _REFUSAL = re.compile(
 )
 
 
-class Parsed(msgspec.Struct, frozen=True, kw_only=True):
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What every parser says: a status, and a `reason` where it is not ok."""
+
+    status: Status = "ok"
+    rationale: str | None = None
+    reason: str | None = None
+
+
+class Parsed(Outcome, frozen=True, kw_only=True):
     """What a reply says. `label` is one of the offered ones, or None with a `reason`.
 
     `probabilities` sum to 1 over the offered labels; `label_mass` is what they had together before that.
     """
 
-    status: Status = "ok"
     label: str | None = None
     probabilities: dict[str, float] | None = None
     label_mass: float | None = None
-    rationale: str | None = None
-    reason: str | None = None
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,17 +73,67 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
             f"“Verdict: <letter>”, where <letter> is {menu}."
         )
 
+    @property
+    def question(self) -> str:
+        """What the frame prints last where the reasons are asked for first, and `instruction` after them."""
+        return (
+            "First compare the responses in a few sentences, by the standard alone. "
+            "Give no verdict yet; you are asked for it next."
+        )
+
     def _menu(self) -> str:
         named = [f"{label} for a tie" if label == self.tie else label for label in self.labels]
         return " or ".join(named) if len(named) == 2 else ", ".join(named[:-1]) + f", or {named[-1]}"
 
     def parse(self, reply: Reply) -> Parsed:
         """The verdict, or why there is none."""
-        if reply.error is not None:
-            return Parsed(status="error", reason=reply.error)
-        if reply.finish_reason in ("refusal", "content_filter"):
-            return Parsed(status="refused", reason="the engine reports a refusal")
+        no_answer = failure(reply)
+        if no_answer:
+            return Parsed(status=no_answer.status, reason=no_answer.reason)
         return read_logprobs(reply, self) if self.read == "logprobs" else read_text(reply, self)
+
+
+def failure(reply: Reply) -> Outcome | None:
+    """Why there is nothing to read, whatever the text says."""
+    if reply.error is not None:
+        return Outcome(status="error", reason=reply.error)
+    if reply.finish_reason in ("refusal", "content_filter"):
+        return Outcome(status="refused", reason="the engine reports a refusal")
+    return None
+
+
+def answer_of(reply: Reply) -> Outcome:
+    """The reply's text after any thinking, as `rationale`. A reply cut off by the token limit is no answer: its last
+    line may have gone on."""
+    no_answer = failure(reply)
+    if no_answer:
+        return no_answer
+    text = after_thinking(reply.text)
+    if text is None:
+        status: Status = "truncated" if reply.finish_reason == "length" else "unparsed"
+        return Outcome(status=status, reason="the thinking never ends")
+    if reply.finish_reason == "length":
+        return Outcome(status="truncated", reason="cut off by the token limit", rationale=text or None)
+    return Outcome(rationale=text)
+
+
+def nothing_said(text: str, missing: str) -> Outcome:
+    """A text without the declared form. `missing`: the form, in words."""
+    rationale = text.strip() or None
+    if _REFUSAL.match(text):
+        return Outcome(status="refused", reason="the reply reads as a refusal", rationale=rationale)
+    return Outcome(status="unparsed", reason=missing if rationale else "an empty reply", rationale=rationale)
+
+
+def read_rationale(reply: Reply) -> Outcome:
+    """Reasons that a verdict is asked for next. None can be read after reasons that are not there, or not whole."""
+    answer = answer_of(reply)
+    if answer.status != "ok":
+        return answer
+    text = answer.rationale or ""
+    if not text.strip() or _REFUSAL.match(text):
+        return nothing_said(text, "an empty reply")
+    return Outcome(rationale=text.strip())
 
 
 def read_text(reply: Reply, choice: Choice) -> Parsed:
@@ -89,29 +142,36 @@ def read_text(reply: Reply, choice: Choice) -> Parsed:
     Two different verdicts in that form are no verdict, wherever they stand; verdict-like words in any other form
     are ignored. A reply cut off by the token limit is no verdict either: its last line may have gone on.
     """
-    text = after_thinking(reply.text)
-    if text is None:
-        status: Status = "truncated" if reply.finish_reason == "length" else "unparsed"
-        return Parsed(status=status, reason="the thinking never ends")
-    if reply.finish_reason == "length":
-        return Parsed(status="truncated", reason="cut off by the token limit", rationale=text or None)
-    values: list[str] = []
-    for line in plain(text).splitlines():
-        match = _VERDICT_LINE.match(line.strip())
-        if match:
-            value = match["value"].strip().strip("*_`'\"“”‘’.,;:()[]{} ")
-            if not _PLACEHOLDER.match(match["value"].strip(' *`."“”')):
-                values.append(value)
-    return _one_value(values, text, choice)
+    answer = answer_of(reply)
+    if answer.status != "ok":
+        return Parsed(status=answer.status, reason=answer.reason, rationale=answer.rationale)
+    text = answer.rationale or ""
+    said = [value for value in declared(text, "verdict") if not _PLACEHOLDER.match(value.strip(' *`."“”'))]
+    return _one_value([bare(value) for value in said], text, choice)
+
+
+def declared(text: str, word: str) -> list[str]:
+    """What follows "WORD:" at the beginning of a line, Markdown around it or not."""
+    line_form = _line_form(word)
+    matches = [line_form.match(line.strip()) for line in plain(text).splitlines()]
+    return [match["value"].strip() for match in matches if match]
+
+
+@lru_cache(maxsize=8)
+def _line_form(word: str) -> re.Pattern[str]:
+    return re.compile(rf"^[-*_#>`\s]*(?:final\s+)?{word}[*_`\s]*:\s*(?P<value>.*)$", re.IGNORECASE)
+
+
+def bare(value: str) -> str:
+    """A value without the marks that are put around one."""
+    return value.strip().strip("*_`'\"“”‘’.,;:()[]{} ")
 
 
 def _one_value(values: list[str], text: str, choice: Choice) -> Parsed:
     rationale = text.strip() or None
     if not values:
-        if _REFUSAL.match(text):
-            return Parsed(status="refused", reason="the reply reads as a refusal", rationale=rationale)
-        reason = "no line “Verdict: …”" if rationale else "an empty reply"
-        return Parsed(status="unparsed", reason=reason, rationale=rationale)
+        none = nothing_said(text, "no line “Verdict: …”")
+        return Parsed(status=none.status, reason=none.reason, rationale=rationale)
     folded = {value.casefold() for value in values}
     if len(folded) > 1:
         shown = ", ".join(repr(value[:20]) for value in values[:3])
@@ -137,7 +197,7 @@ def read_logprobs(reply: Reply, choice: Choice) -> Parsed:
     answer = _answer(reply.logprobs)
     if not answer:
         return Parsed(status="unparsed", reason="no token after the thinking")
-    if len(answer) > 1 and _WORD_GOES_ON.match(answer[1].token):
+    if _WORD_GOES_ON.match("".join(token.token for token in answer[1:3])):
         said = "".join(token.token for token in answer)[:40]
         return Parsed(status="unparsed", reason=f"the reply begins a sentence, it is no label: {said!r}")
     listed = _listed(answer[0])
@@ -154,10 +214,10 @@ def read_logprobs(reply: Reply, choice: Choice) -> Parsed:
     bounded = {label: probability.get(label, bound) for label in choice.labels}
     total = math.fsum(bounded.values())
     shares = {label: value / total for label, value in bounded.items()}
-    return Parsed(label=_most_likely(shares), probabilities=shares, label_mass=min(mass, 1.0))
+    return Parsed(label=most_likely(shares), probabilities=shares, label_mass=min(mass, 1.0))
 
 
-def _most_likely(shares: dict[str, float]) -> str | None:
+def most_likely(shares: dict[str, float]) -> str | None:
     """The likeliest label; None if two share that place, since taking the one named first would be a bias."""
     best = max(shares.values())
     winners = [label for label, share in shares.items() if share == best]
