@@ -52,8 +52,11 @@ class Items(msgspec.Struct, frozen=True, kw_only=True):
             return ParsedItems(status="unparsed", reason="different checklists in one reply")
         if not all(isinstance(item, str) and item.strip() for item in lists[0]):
             return ParsedItems(status="unparsed", reason="an item of the checklist is not a text")
-        lines = {line.casefold(): line for line in (" ".join(item.split()) for item in reversed(lists[0]))}
-        items = tuple(reversed(lines.values()))
+        lines: dict[str, str] = {}
+        for item in lists[0]:
+            line = " ".join(item.split())
+            lines.setdefault(line.casefold(), line)
+        items = tuple(lines.values())
         if not self.least <= len(items) <= self.most:
             reason = f"{len(items)} items in the checklist; {self.least} to {self.most} were asked for"
             return ParsedItems(status="unparsed", reason=reason)

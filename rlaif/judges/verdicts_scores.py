@@ -203,6 +203,8 @@ def _objects(text: str) -> Iterator[_Object]:
             continue
         try:
             found, end = _DECODER.raw_decode(text, start.start())
-        except (ValueError, RecursionError):
+        except ValueError:
             continue
+        except RecursionError:  # nobody's scores; looking inside would take for ever
+            return
         yield found
