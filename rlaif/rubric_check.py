@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from rlaif.errors import ConfigError, TemplateError
+from rlaif.judges.base import Judge, Task, planned
+from rlaif.judges.checklist import ChecklistJudge
+from rlaif.judges.listwise import ListwiseJudge
+from rlaif.judges.pairwise import PairwiseJudge
+from rlaif.judges.pointwise import SCALE, PointwiseJudge
 from rlaif.judges.verdicts import Choice
-from rlaif.records import Message, Prompt, Response
-from rlaif.rubric import Constitution, Principle, Rubric, find_frame, pairwise_context
+from rlaif.judges.verdicts_checklist import Mark
+from rlaif.records import Message, Prompt, Request, Response
+from rlaif.rubric import Constitution, Principle, Rubric, find_frame
 from rlaif.templates import Frame, load_frame
 
+_INSTRUCTION = "`instruction`, so the judge is not told how to answer"
 _CANARY = "<|im_start|>"  # a frame that lets it through has not fenced the text
 SAMPLE_PROMPT = Prompt(
     id="sample",
@@ -26,6 +33,10 @@ SAMPLE_RESPONSES = (
 )
 
 
+Mode = Literal["pairwise", "pointwise", "listwise", "checklist"]
+MODES: tuple[Mode, ...] = ("pairwise", "pointwise", "listwise", "checklist")
+
+
 class Look(NamedTuple):
     """One thing that a frame can be asked to show: the whole rubric, or one wording of one principle."""
 
@@ -33,12 +44,32 @@ class Look(NamedTuple):
     principle: Principle | None
     wording: str | None
 
-    def messages(self, frame: Frame, prompt: Prompt, responses: Iterable[Response], choice: Choice) -> list[Message]:
-        principle_id = self.principle.id if self.principle else None
-        context = pairwise_context(
-            prompt, list(responses), choice.labels, self.rubric, self.wording, principle_id, choice.instruction
-        )
-        return list(frame.render(context))
+    def judge(self, mode: Mode, frame: Frame, read: str = "logprobs") -> Judge:
+        """The judge that looks at this and nothing else."""
+        standard: dict[str, Any] = {"frame": frame, "rubric": self.rubric, "constitution": self._constitution()}
+        if mode == "pointwise":
+            return PointwiseJudge(read_logprobs=read == "logprobs", **standard)
+        if mode == "listwise":
+            return ListwiseJudge(**standard)
+        if mode == "checklist":
+            items = load_frame(find_frame("checklist_items.jinja", None))
+            return ChecklistJudge(items_frame=items, read_logprobs=read == "logprobs", **standard)
+        choice = Choice(read="text" if read == "text" else "logprobs")
+        return PairwiseJudge(choice=choice, rationale=read == "rationale", **standard)
+
+    def requests(
+        self, mode: Mode, frame: Frame, prompt: Prompt, responses: Sequence[Response], read: str = "logprobs"
+    ) -> list[Request]:
+        """What the judge may ask of a row, at most."""
+        judge = self.judge(mode, frame, read)
+        kept = {"pairwise": 2, "pointwise": 1, "checklist": 1}.get(mode, len(responses))
+        return planned(judge, Task(prompt=prompt, responses=list(responses[:kept])))
+
+    def _constitution(self) -> Constitution | None:
+        if self.principle is None:
+            return None
+        only = self.principle.model_copy(update={"texts": [self.wording], "scope": {}})
+        return Constitution(id="look", version=1, name="look", description="look", principles=[only])
 
 
 def looks(standard: Rubric | Constitution) -> Iterator[Look]:
@@ -66,17 +97,17 @@ def look_at(standard: Rubric | Constitution, prompt: Prompt, principle_id: str |
     return Look(None, found[0], found[0].wording(random.Random(0)))
 
 
-def frame_of(standard: Rubric | Constitution, name: str | None = None) -> Frame:
-    """The frame `name`, from the working folder or shipped, else the one that the standard names."""
-    return load_frame(find_frame(name, Path()) if name else find_frame(standard.frame, standard.path))
+def frame_of(standard: Rubric | Constitution, name: str | None = None, mode: Mode = "pairwise") -> Frame:
+    """The frame `name`, from the working folder or shipped, else the one that the standard names for the mode."""
+    return load_frame(find_frame(name, Path()) if name else find_frame(standard.frame_for(mode), standard.path))
 
 
-def check_frame(standard: Rubric | Constitution, frame: Frame) -> None:
+def check_frame(standard: Rubric | Constitution, frame: Frame, mode: Mode = "pairwise") -> None:
     """Render everything on a sample row. Errors: TemplateError for the first fault."""
     for look in looks(standard):
-        messages = look.messages(frame, SAMPLE_PROMPT, SAMPLE_RESPONSES, Choice())
+        messages = sample_messages(look, mode, frame)
         text = "\n".join(str(message["content"]) for message in messages)
-        for what, wanted in _must_show(look):
+        for what, wanted in _must_show(look, mode, frame):
             if wanted not in text:
                 raise TemplateError(f"{frame.path}: the frame never shows {what}")
         if _CANARY in text:
@@ -84,11 +115,21 @@ def check_frame(standard: Rubric | Constitution, frame: Frame) -> None:
             raise TemplateError(f"{frame.path}: the {field} is not fenced; write {{{{ … | fence }}}}")
 
 
-def _must_show(look: Look) -> Iterator[tuple[str, str]]:
+def sample_messages(look: Look, mode: Mode, frame: Frame) -> list[Message]:
+    """What `frame` makes of the sample row; of a checklist, the marking."""
+    requests = look.requests(mode, frame, SAMPLE_PROMPT, SAMPLE_RESPONSES)
+    return requests[-1 if mode == "checklist" else 0].messages
+
+
+def _must_show(look: Look, mode: Mode, frame: Frame) -> Iterator[tuple[str, str]]:
     yield "the conversation", "How many legs has a spider?"
     yield "the first response", "Eight legs."
-    yield "the second response", "Six legs, like any insect."
-    yield "`instruction`, so the judge is not told how to answer", Choice().instruction
+    if mode in ("pairwise", "listwise"):
+        yield "the second response", "Six legs, like any insect."
+    if mode == "pairwise":
+        yield _INSTRUCTION, Choice().instruction
+    elif not {"instruction", "labels"} & frame.variables:  # a frame for a judge with a fixed prompt may print labels
+        raise TemplateError(f"{frame.path}: the frame never shows {_INSTRUCTION}")
     if look.rubric:
         for criterion in look.rubric.criteria:
             yield f"the description of criterion {criterion.id!r}", criterion.description
@@ -133,10 +174,15 @@ def _encode(chat: Any, text: str) -> list[int]:
     return ids
 
 
-def scale_steps(standard: Rubric | Constitution) -> dict[tuple[str, ...], list[str]]:
-    """The steps of each distinct scale → the criteria that use it."""
-    found: dict[tuple[str, ...], list[str]] = {}
-    for criterion in standard.criteria if isinstance(standard, Rubric) else []:
-        if criterion.scale:
-            found.setdefault(tuple(str(step) for step in criterion.scale.steps), []).append(criterion.id)
+def menus(standard: Rubric | Constitution, mode: Mode) -> dict[tuple[str, ...], list[str]]:
+    """The labels that may be read from log-probs → who uses them: the verdicts, and each distinct scale."""
+    if mode == "listwise":
+        return {}
+    if mode == "checklist":
+        return {Mark.labels: ["marks"]}
+    found: dict[tuple[str, ...], list[str]] = {("A", "B", "C"): ["verdicts"]} if mode == "pairwise" else {}
+    scales = {c.id: c.scale for c in standard.criteria} if isinstance(standard, Rubric) else {"principles": None}
+    for name, scale in scales.items():
+        if scale or mode == "pointwise":
+            found.setdefault(tuple(str(step) for step in (scale or SCALE).steps), []).append(name)
     return found

@@ -13,6 +13,7 @@ from rlaif.rubric import Constitution, Rubric, find_frame, known, load_standard
 if TYPE_CHECKING:
     from rlaif.engines.local import ChatFormat
     from rlaif.records import Dropped, Message, Prompt, Response
+    from rlaif.rubric_check import Mode
     from rlaif.templates import Frame
 
 _WIDTH = 100
@@ -37,22 +38,31 @@ def add_parser(subparsers: Any) -> None:
 
     command = commands.add_parser("check", help="say the first thing that is wrong with a file, or that nothing is")
     command.add_argument("name", metavar="FILE", help="a file or a shipped name")
+    _judge_flag(command, "default: pairwise, and those for which the file names a frame")
     _frame_flag(command)
     _model_flag(command, "also test that its verdict labels and scale steps are single tokens for this model")
     command.set_defaults(func=_check)
 
     command = commands.add_parser("preview", help="what a judge would be sent for one row of your data")
     command.add_argument("name", metavar="FILE", help="a file or a shipped name")
-    command.add_argument("--data", metavar="FILE", required=True, help="rows with a prompt and two or more responses")
+    command.add_argument("--data", metavar="FILE", required=True, help="rows with a prompt and its responses")
     command.add_argument("--row", metavar="N", type=int, default=1, help="the N-th usable row, from 1")
     command.add_argument(
         "--columns", metavar="OURS=THEIRS", nargs="+", action="extend", default=[], help="map columns of the file"
     )
     command.add_argument("--principle", metavar="ID", help="of a constitution; default: the first that applies")
-    command.add_argument("--read", choices=["logprobs", "text"], default="logprobs", help="how the verdict is read")
+    _judge_flag(command, "default: pairwise")
+    command.add_argument(
+        "--read", choices=["logprobs", "text", "rationale"], default="logprobs", help="how the verdict is read"
+    )
     _frame_flag(command)
     _model_flag(command, "also count the tokens for this model")
     command.set_defaults(func=_preview)
+
+
+def _judge_flag(command: argparse.ArgumentParser, default: str) -> None:
+    kinds = ["pairwise", "pointwise", "listwise", "checklist"]
+    command.add_argument("--judge", choices=kinds, help=f"for which kind of judge; {default}")
 
 
 def _frame_flag(command: argparse.ArgumentParser) -> None:
@@ -150,28 +160,32 @@ def _new(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from rlaif.rubric_check import check_frame, frame_of
+    from rlaif.rubric_check import MODES, check_frame, frame_of
 
     standard = load_standard(arguments.name)
-    frame = frame_of(standard, arguments.frame)
-    check_frame(standard, frame)
+    named: list[Mode] = [mode for mode in MODES if mode == "pairwise" or mode in standard.frames]
+    modes: list[Mode] = [arguments.judge] if arguments.judge else named
+    frames = {mode: frame_of(standard, arguments.frame, mode) for mode in modes}
+    for mode, frame in frames.items():
+        check_frame(standard, frame, mode)
     parts = standard.criteria if isinstance(standard, Rubric) else standard.principles
     what = "criteria" if isinstance(standard, Rubric) else "principles"
     print(f"{standard.path}: {type(standard).__name__.lower()} {standard.ref}, {len(parts)} {what}")
-    print(f"{frame.path}: compiles, and shows all of it")
-    return _check_model(standard, frame, arguments.model) if arguments.model else 0
+    for frame in frames.values():
+        print(f"{frame.path}: compiles, and shows all of it")
+    if not arguments.model:
+        return 0
+    return max(_check_model(standard, frame, arguments.model, mode) for mode, frame in frames.items())
 
 
-def _check_model(standard: Rubric | Constitution, frame: Frame, model: str) -> int:
+def _check_model(standard: Rubric | Constitution, frame: Frame, model: str, mode: Mode) -> int:
     """One line per label, and exit code 2 where log-probs could not be read."""
-    from rlaif.judges.verdicts import Choice
-    from rlaif.rubric_check import SAMPLE_PROMPT, SAMPLE_RESPONSES, check_labels, looks, scale_steps
+    from rlaif.rubric_check import check_labels, looks, menus, sample_messages
 
     chat = _chat_format(model)
-    messages = next(looks(standard)).messages(frame, SAMPLE_PROMPT, SAMPLE_RESPONSES, Choice())
-    menus = {("A", "B", "C"): ["verdicts"], **scale_steps(standard)}
+    messages = sample_messages(next(looks(standard)), mode, frame)
     faults = 0
-    for labels, users in menus.items():
+    for labels, users in menus(standard, mode).items():
         print(f"{', '.join(users)}:")
         for check in check_labels(chat, messages, labels):
             faults += check.fault is not None
@@ -189,19 +203,29 @@ def _chat_format(model: str) -> ChatFormat:
 
 
 def _preview(arguments: argparse.Namespace) -> int:
-    from rlaif.judges.verdicts import Choice
     from rlaif.rubric_check import frame_of, look_at
 
+    mode: Mode = arguments.judge or "pairwise"
+    if arguments.read == "rationale" and mode != "pairwise":
+        raise ConfigError("--read rationale: only a pairwise judge gives its reasons in a reply of their own")
     standard = load_standard(arguments.name)
-    frame = frame_of(standard, arguments.frame)
-    prompt, responses = _row_of(arguments.data, arguments.row, _columns(arguments.columns))
+    frame = frame_of(standard, arguments.frame, mode)
+    least = 1 if mode in ("pointwise", "checklist") else 2
+    prompt, responses = _row_of(arguments.data, arguments.row, _columns(arguments.columns), least)
     look = look_at(standard, prompt, arguments.principle)
-    messages = look.messages(frame, prompt, responses[:2], Choice(read=arguments.read))
-    for message in messages:
-        print(f"──── {message['role']} " + "─" * (_WIDTH - 6 - len(message["role"])))
-        print(message["content"])
-    print("─" * _WIDTH)
-    _say_about(prompt, look.principle.id if look.principle else None, messages, arguments.model)
+    requests = look.requests(mode, frame, prompt, responses, arguments.read)
+    asks_again = mode == "checklist" or arguments.read == "rationale"
+    for request in [requests[0], requests[-1]] if asks_again else requests[:1]:
+        for message in request.messages:
+            print(f"──── {message['role']} " + "─" * (_WIDTH - 6 - len(message["role"])))
+            print(message["content"])
+        print("─" * _WIDTH)
+        _say_about(prompt, look.principle.id if look.principle else None, request.messages, arguments.model)
+    if mode != "pairwise" or asks_again:
+        print(
+            f"one of {len(requests)} requests, at most, for this"
+            + (", and one that follows it" if asks_again else "")
+        )
     return 0
 
 
@@ -221,8 +245,8 @@ def _columns(pairs: list[str]) -> dict[str, str]:
     return dict(pair.split("=", 1) for pair in pairs)
 
 
-def _row_of(path: str, number: int, columns: dict[str, str]) -> tuple[Prompt, list[Response]]:
-    """The `number`-th row that can be judged pairwise."""
+def _row_of(path: str, number: int, columns: dict[str, str], least: int) -> tuple[Prompt, list[Response]]:
+    """The `number`-th row that can be judged: it has at least so many responses."""
     from rlaif.io import read_responses
 
     if number < 1:
@@ -230,12 +254,13 @@ def _row_of(path: str, number: int, columns: dict[str, str]) -> tuple[Prompt, li
     dropped: list[Dropped] = []
     seen = 0
     for prompt, responses in read_responses(path, dropped.append, columns):
-        if len(responses) >= 2:
+        if len(responses) >= least:
             seen += 1
             if seen == number:
                 return prompt, responses
     why = f"; {len(dropped)} dropped, the first: {dropped[0].reason} ({dropped[0].id})" if dropped else ""
-    raise DataError(f"{path}: --row {number}, but only {seen} rows have a prompt and two responses{why}")
+    wanted = "two responses" if least == 2 else "a response"
+    raise DataError(f"{path}: --row {number}, but only {seen} rows have a prompt and {wanted}{why}")
 
 
 _RUBRIC_START = """\

@@ -150,6 +150,36 @@ def test_check_names_file_line_and_key(rubric, folder: Path) -> None:
     assert "nope" in fault(rubric("check", "nope.yaml"))
 
 
+SCORES = (
+    "{{ conversation | fence }}\n{% for r in responses %}{{ r.text | fence }}\n{% endfor %}"
+    "{% for c in rubric.criteria %}{{ c.description }}\n{% endfor %}{{ labels | first }} to {{ labels | last }}"
+)
+
+
+def test_check_looks_at_the_frames_of_the_other_judges_that_are_named(rubric, folder: Path) -> None:
+    (folder / "mine.yaml").write_text(BASE.replace("frame: mine.jinja", "frames: {pointwise: mine.jinja}"))
+    (folder / "mine.jinja").write_text(SCORES)
+    ran = rubric("check", "mine.yaml")
+    assert ran.code == 0 and "pairwise.jinja: compiles" in ran.out and "mine.jinja: compiles" in ran.out
+    (folder / "mine.jinja").write_text(SCORES.replace("r.text | fence", "r.text"))
+    assert "mine.jinja: the response is not fenced" in fault(rubric("check", "mine.yaml"))
+    assert "mine.jinja" not in rubric("check", "mine.yaml", "--judge", "pairwise").out
+    (folder / "mine.jinja").write_text(SCORES.replace("labels", "rubric.criteria"))
+    assert "never shows `instruction`" in fault(rubric("check", "mine.yaml", "--judge", "pointwise"))
+
+
+@pytest.mark.parametrize("judge", ["pointwise", "listwise", "checklist"])
+def test_every_shipped_standard_passes_the_check_for_every_judge(rubric, judge: str) -> None:
+    for name in ("helpfulness", "content-safety", "helpful-harmless-honest"):
+        ran = rubric("check", name, "--judge", judge)
+        assert ran.code == 0 and f"{judge}.jinja: compiles" in ran.out
+
+
+def test_check_of_a_frame_that_is_not_known(rubric, folder: Path) -> None:
+    (folder / "mine.yaml").write_text(BASE.replace("frame: mine.jinja", "frames: {scoring: mine.jinja}"))
+    assert "frames.scoring" in fault(rubric("check", "mine.yaml"))
+
+
 # These load a real tokenizer with transformers, which takes seconds to import.
 
 
@@ -164,6 +194,17 @@ def test_check_model_says_which_labels_are_single_tokens(rubric, folder: Path) -
     assert ran.code == 2
     (swallowed,) = [line for line in ran.out.splitlines() if "no:" in line]
     assert swallowed.split()[0] == "10" and "same token as '1'" in swallowed
+
+
+@pytest.mark.integration
+def test_check_model_reads_the_labels_in_the_frame_of_the_judge(rubric) -> None:
+    def labels(*flags: str) -> list[str]:
+        ran = rubric("check", "conciseness", "--model", TINY, *flags)
+        return [line.split()[0] for line in ran.out.splitlines() if ": token" in line or "no: " in line]
+
+    assert labels("--judge", "pointwise") == [*"12345"]
+    assert labels("--judge", "checklist") == ["Yes", "No"]
+    assert labels("--judge", "listwise") == []
 
 
 @pytest.mark.integration
@@ -210,6 +251,26 @@ def test_preview_of_a_constitution_picks_a_principle_in_scope(rubric, folder: Pa
     assert "principle kind" in rubric("preview", "c", "--data", "rows.jsonl", "--row", "2", "--principle", "kind").out
     assert "there: code, kind" in fault(rubric("preview", "c", "--data", "rows.jsonl", "--principle", "kin"))
     assert "is a rubric" in fault(rubric("preview", "honesty", "--data", "rows.jsonl", "--principle", "kind"))
+
+
+def test_preview_of_the_other_judges(rubric, folder: Path) -> None:
+    rows(folder, {"prompt": "Q?", "responses": ["only one"]}, {"prompt": "R?", "responses": ["x", "y", "z"]})
+    data = ["--data", "rows.jsonl"]
+    scores = rubric("preview", "conciseness", *data, "--judge", "pointwise", "--read", "text").out
+    assert "```\nonly one\n```" in scores and '"scores": {' in scores
+    one = rubric("preview", "conciseness", *data, "--judge", "pointwise").out
+    assert "alone from 1 to 5. Answer with one digit." in one and "requests, at most" in one
+    ranking = rubric("preview", "conciseness", *data, "--judge", "listwise").out
+    assert "Response C" in ranking and "Ranking: <best>" in ranking
+    marks = rubric("preview", "conciseness", *data, "--judge", "checklist", "--read", "text").out
+    assert marks.index("You write the checklist") < marks.index("You mark one response")
+    reasons = rubric("preview", "conciseness", *data, "--read", "rationale").out
+    assert (
+        reasons.index("Give no verdict yet") < reasons.index("──── assistant") < reasons.index("one letter: A or B")
+    )
+    assert "only a pairwise judge" in fault(
+        rubric("preview", "conciseness", *data, "--judge", "listwise", "--read", "rationale")
+    )
 
 
 def test_preview_maps_columns(rubric, folder: Path) -> None:

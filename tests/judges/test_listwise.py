@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from play import ONE, THREE, TWO, built, play, task, text_of
+from judge_play import ONE, THREE, TWO, built, play, task, text_of
 
 from rlaif.errors import ConfigError
 from rlaif.judges.listwise import permuted

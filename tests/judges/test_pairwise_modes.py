@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from play import ONE, PROMPT, TWO, built, play, soft, task, text_of
+from judge_play import ONE, PROMPT, TWO, built, play, soft, task, text_of
 from pydantic import ValidationError
 
 from rlaif.config import JudgeSection

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from play import ONE, PROMPT, TWO, built, play, scored, soft, task, text_of
+from judge_play import ONE, PROMPT, TWO, built, play, scored, soft, task, text_of
 
 from rlaif.errors import ConfigError
 from rlaif.judges.base import planned
