@@ -33,8 +33,9 @@ def run(context: Context) -> dict[str, Any]:
         results = context.drive("judge", section.roles, jobs, len(todo))
         for task, found in zip(todo, results, strict=True):
             if not found:
-                no_reference = section.reference == "require" and task.prompt.reference is None
-                reason = "no_reference" if no_reference else "no_principle_applies"
+                reason = "no_principle_applies"
+                if section.reference == "require" and task.prompt.reference is None:
+                    reason = "no_reference"
                 dropped.append(Dropped(stage="judge", reason=reason, id=task.id))
             for judgment in found:
                 statuses[judgment.status] += 1

@@ -224,7 +224,7 @@ def test_reasons_that_never_end_are_no_reasons(tmp_path: Path) -> None:
 
 @pytest.mark.integration  # loads a model
 def test_logprobs_after_reasons_from_the_real_engine() -> None:
-    """The reasons are written here; the engine's chat template takes the longer conversation, and log-probs are exact."""
+    """The reasons are written by hand; the chat template takes the longer conversation, and log-probs are exact."""
     from rlaif.engines.transformers import TransformersEngine
 
     engine = TransformersEngine("shipped:data/tiny/judge", dtype="float32")
