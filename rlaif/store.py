@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from rlaif import lock
+from rlaif.config.data import KINDS, dataset_folder
 from rlaif.errors import RequestFailed, StoreError
 from rlaif.records import SCHEMA_VERSION, Dropped, Reply, Request
 
@@ -243,7 +244,8 @@ class Reasks:
 # what the stages write over
 REPLACED = (
     *(f"{name}.jsonl" for name in ("prompts", "responses", "judgments", "preferences", "dropped")),
-    *("dataset", "models", "evaluation", "report.html", "report.json"),
+    *(dataset_folder(kind) for kind in KINDS),
+    *("models", "evaluation", "report.html", "report.json"),
 )
 
 

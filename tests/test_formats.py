@@ -14,7 +14,7 @@ import rlaif.io.prompts
 from rlaif import pipeline
 from rlaif.config import Pipeline, validate
 from rlaif.records import SCHEMA_VERSION, STATUSES, Dropped, Judgment, Preference, Prompt, Response
-from rlaif.stages.export import PAIR
+from rlaif.stages.kinds import KINDS
 from rlaif.store import Entry
 
 ROOT = Path(__file__).parent.parent
@@ -61,11 +61,19 @@ def test_columns_types_and_defaults_of_every_table(record):
     assert all(row[3] for row in table(heading))
 
 
-def test_columns_of_the_dataset_and_the_journal():
-    names = {"messages": "list of {role, content}", "string": "text", "double": "number"}
-    nullable = {"domain", "reference"}
-    expected = [[n, names[kind] + (" or null" if n in nullable else "")] for n, kind in PAIR.columns.items()]
-    assert [row[:2] for row in table("`dataset/`")] == expected
+@pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
+def test_columns_of_every_kind_of_dataset(kind):
+    names = {
+        "messages": "list of {role, content}", "string": "text", "double": "number", "bool": "true/false",
+        "ints": "list of integer", "doubles": "list of number", "strings": "list of text", (): "object",
+    }  # fmt: skip
+    nullable = {"domain", "reference"} | ({"probability"} if kind.name == "unpaired" else set())
+    columns = kind.columns([]).items()
+    expected = [[n, names[column] + (" or null" if n in nullable else "")] for n, column in columns]
+    assert [row[:2] for row in table(f"`{kind.folder}/`")] == expected
+
+
+def test_columns_of_the_journal():
     assert [row[0] for row in table("`journal.jsonl`")] == [field.name for field in msgspec.structs.fields(Entry)]
 
 
@@ -89,7 +97,8 @@ def test_reasons_are_those_of_the_code():
     named = re.findall(r'reason=?\s*=\s*"(\w+)"(?: if not responses else "(\w+)")?', judging)
     found |= {("judge", reason) for reasons in named for reason in reasons if reason}
     found |= {("judge", f"judgment_{status}") for status in STATUSES if status != "ok"}
-    found |= {("export", reason) for reason in re.findall(r'reason="(\w+)"', (stages / "export.py").read_text())}
+    exporting = (stages / "export.py").read_text() + (stages / "kinds.py").read_text()
+    found |= {("export", reason) for reason in re.findall(r'reason="(\w+)"', exporting)}
     assert found == documented
 
 
@@ -118,10 +127,11 @@ def run(tmp_path_factory) -> Path:
 
 
 def test_every_file_of_a_run_is_in_the_doc(run):
-    documented = set(re.findall(r"`([\w./]+)`", "".join(row[0] + "` `" for row in table_of_files())))
+    documented = set(re.findall(r"`([\w./-]+)`", "".join(row[0] + "` `" for row in table_of_files())))
     found = {item.name + "/" * item.is_dir() for item in run.iterdir() if not item.name.startswith(".")}
     assert found <= documented
-    assert documented - found == {"reasks.txt", "models/", "evaluation/"}
+    others = {f"{kind.folder}/" for kind in KINDS.values() if kind.name != "pair"}
+    assert documented - found == {"reasks.txt", "models/", "evaluation/"} | others
 
 
 def table_of_files() -> list[list[str]]:

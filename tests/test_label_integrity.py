@@ -17,8 +17,8 @@ from rlaif.engines.scripted import ScriptedEngine
 from rlaif.judges import build
 from rlaif.judges.verdicts import Choice, plain
 from rlaif.records import STATUSES, Judgment, Preference, Prompt, Reply, Request, Response, TokenLogprob, make_id
-from rlaif.stages.export import Texts, pair_rows
 from rlaif.stages.judge import tasks
+from rlaif.stages.kinds import Texts, pair_item, pair_row
 from rlaif.stages.pair import pair
 from rlaif.store import canonical_key
 
@@ -272,7 +272,7 @@ def test_ids_and_texts_match_from_the_prompt_to_the_exported_row(parses):
         judgments += judged(answers, better, prompt=prompt)
     preferences, _ = paired(judgments)
     texts = Texts({p.id: p for p in prompts}, {r.id: r for answers in responses for r in answers})
-    rows = list(pair_rows(preferences, texts))
+    rows = [pair_row(pair_item(preference), texts) for preference in preferences]
     assert [row["prompt"][0]["content"] for row in rows] == [f"Prompt {i}" for i, parse in enumerate(parses) if parse]
     for row in rows:
         prompt = row["prompt"][0]["content"]

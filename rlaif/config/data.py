@@ -53,10 +53,21 @@ class GenerateSection(Section):
     samplers: list[Sampler] = Field(min_length=1)
 
 
+KINDS = ("pair", "unpaired", "sft", "scores", "ranking")
+
+
+def dataset_folder(kind: str) -> str:
+    """Where a kind of export lies in the run folder."""
+    return "dataset" if kind == "pair" else f"dataset-{kind}"
+
+
 class ExportSection(Section):
+    # What to write: pair into dataset/, each other kind into dataset-KIND/
+    kinds: list[Literal["pair", "unpaired", "sft", "scores", "ranking"]] = Field(default=["pair"], min_length=1)
     formats: list[Literal["parquet", "jsonl"]] = Field(default=["parquet"], min_length=1)
     test_fraction: float = Field(default=0.1, ge=0, lt=1)  # of the prompts, never of the rows
-    trl_margin: bool = False  # also write `margin`; TRL's reward trainer then subtracts it in its loss
+    threshold: float | None = None  # unpaired: good from this mean pointwise score on, instead of by preferences
+    trl_margin: bool = False  # pair: also write `margin`; TRL's reward trainer then subtracts it in its loss
 
 
 class Budget(Section):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ import rlaif
 from rlaif import metrics
 from rlaif.config import Pipeline
 from rlaif.records import Dropped, Judgment
+from rlaif.stages.kinds import Column, Kind
 from rlaif.stages.report.labels import p_first
 from rlaif.store import RunFolder
 
@@ -29,6 +31,15 @@ _DESCRIPTIONS = {
     "domain": "from the input, or null",
     "reference": "from the input, or null",
     "meta": "every other column of the input, as JSON text",
+    "completion": "a response",
+    "label": "true: a good response; false: a bad one, as the judge sees it",
+    "response": "the response that was scored, as an assistant turn",
+    "response_id": "the response's id",
+    "scores": "criterion → mean score that the judge gave; null: not judged",
+    "responses": "the responses, each an assistant turn; no two of them stand equal",
+    "response_ids": "their ids, in the same order",
+    "ranking": "their indices, best first",
+    "standings": "how well each stands, in the order of `responses`; more is better",
     "margin": "judge_margin again, under the name that TRL's reward trainer subtracts in its loss",
 }
 
@@ -136,27 +147,30 @@ def judge_figures(judgments: Iterable[Judgment]) -> list[JudgeFigures]:
     return [tallies[judge].figures(judge) for judge in sorted(tallies)]
 
 
-def render(facts: Facts, splits: list[str], file_format: str, columns: Mapping[str, str], sha256: str) -> str:
-    """README.md of the dataset. `columns`: name → "messages" | "string" | "double"; `sha256`: of the splits' files.
+def render(
+    facts: Facts, kind: Kind, splits: list[str], file_format: str, columns: Mapping[str, Column], sha256: str
+) -> str:
+    """README.md of the dataset. `columns`: name → type, as in `kinds`; `sha256`: of the splits' files.
 
     `datasets` names its cache of a local folder after the card's header alone, not its place or its files: without
     the digest in there, an export with other labels, or another run's, would load as the one that was read first.
     """
     files = [{"split": name, "path": f"{name}.{file_format}"} for name in splits]
     front = {
-        "tags": ["preference", "rlaif", "trl", "dpo"],
+        "tags": list(kind.tags),
         "configs": [{"config_name": "default", "description": f"sha256:{sha256}", "data_files": files}],
-        "dataset_info": {"features": [{"name": name, **_feature(kind)} for name, kind in columns.items()]},
+        "dataset_info": {"features": [{"name": name, **_feature(column)} for name, column in columns.items()]},
     }
+    about = {**_DESCRIPTIONS, **kind.about}
     engines = ((role, of.get("model"), of.get("identity")) for role, of in facts.engines.items())
     stages = ((stage, ", ".join(f"{n} {what}" for what, n in of.items())) for stage, of in facts.stages.items())
     parts = [
         f"---\n{yaml.safe_dump(front, sort_keys=False)}---",
-        "# AI-labelled preferences",
+        "# AI-labelled preferences" if kind.name == "pair" else f"# AI-labelled data: {kind.name}",
         f"Made by rlaif {facts.version}, seed {facts.seed}. The labels are a model's judgments, not people's.",
-        _table(("split", "preferences"), facts.splits.items()),
+        _table(("split", "preferences" if kind.name == "pair" else "rows"), facts.splits.items()),
         "## Columns",
-        _table(("column", "what it holds"), ((name, _DESCRIPTIONS.get(name, "")) for name in columns)),
+        _table(("column", "what it holds"), ((name, about.get(name, "")) for name in columns)),
         "## Who wrote and who judged",
         _table(("role", "model", "identity"), engines),
         *(_judge_section(figures) for figures in facts.judges),
@@ -169,11 +183,22 @@ def render(facts: Facts, splits: list[str], file_format: str, columns: Mapping[s
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def _feature(kind: str) -> dict[str, Any]:
+_FEATURES: dict[str, dict[str, Any]] = {
+    "messages": {"list": [{"name": "role", "dtype": "string"}, {"name": "content", "dtype": "string"}]},
+    "string": {"dtype": "string"},
+    "double": {"dtype": "float64"},
+    "bool": {"dtype": "bool"},
+    "ints": {"list": "int64"},
+    "doubles": {"list": "float64"},
+    "strings": {"list": "string"},
+}
+
+
+def _feature(column: Column) -> dict[str, Any]:
     """A column's type as `datasets` writes it. Unsaid, a split whose `domain` is always null would have another."""
-    if kind == "messages":
-        return {"list": [{"name": "role", "dtype": "string"}, {"name": "content", "dtype": "string"}]}
-    return {"dtype": {"string": "string", "double": "float64"}[kind]}
+    if isinstance(column, str):
+        return deepcopy(_FEATURES[column])  # one object twice is an alias in YAML, which `datasets` cannot read
+    return {"struct": [{"name": key, "dtype": "float64"} for key in column]}
 
 
 def _judge_section(figures: JudgeFigures) -> str:

@@ -1,145 +1,128 @@
-"""Preferences → a dataset that `datasets.load_dataset` reads and TRL trains on unchanged. Text is joined only here.
+"""What a run holds → datasets that `datasets.load_dataset` reads and TRL trains on unchanged.
 
-TRL's conversational preference format: `prompt` is the conversation, `chosen` and `rejected` are its next turn. A
-kind of export is one function that turns preferences into rows, with its columns.
+One folder a kind (rlaif/stages/kinds.py): dataset/ for pairs, dataset-KIND/ for the others.
 """
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
-
-import msgspec
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeVar
 
 from rlaif import io
 from rlaif.config import ExportSection
+from rlaif.config.data import KINDS as KIND_NAMES
+from rlaif.config.data import dataset_folder
 from rlaif.digests import path_sha256
 from rlaif.errors import DataError, UserError
-from rlaif.records import Dropped, Message, Preference, Prompt, Response, make_id
+from rlaif.records import Dropped, Preference, Prompt, Response, make_id
 from rlaif.stages.base import Context, count_reasons
 from rlaif.stages.card import collect, render
+from rlaif.stages.kinds import KINDS, STAGE, Column, Item, Kind, Material, Texts, rows, with_margin
 from rlaif.store import RunFolder
 
-STAGE = "export"
-FOLDER = "dataset"
 SPLITS = ("train", "test")
 _HASH_RANGE = 2**64
 
 
-class Texts(NamedTuple):
-    """What a row is joined from: the prompts and responses that the preferences name, by id."""
-
-    prompts: Mapping[str, Prompt]
-    responses: Mapping[str, Response]
-
-
-class Kind(NamedTuple):
-    """One shape of dataset. `columns`: name → "messages" | "string" | "double", in order."""
-
-    rows: Callable[[list[Preference], Texts], Iterator[dict[str, Any]]]
-    columns: dict[str, str]
-
-
 def run(context: Context) -> dict[str, Any]:
-    """The stage: preferences.jsonl → dataset/ with its splits and its card. Returns counts.
+    """The stage: a folder with its splits and its card for each of `export.kinds`; those of other kinds go.
 
-    A preference between two equal texts teaches nothing and is dropped: same_text.
-    Errors: UserError when no preference survived, DataError when a preference names what is not there.
+    A preference between two equal texts teaches nothing and is dropped: same_text. Returns counts.
+    Errors: UserError when nothing is left for a kind, DataError when something names what is not there.
     """
     config, folder = context.config, context.folder
     section = config.export or ExportSection()
-    found = list(folder.read("preferences", Preference))
-    texts = _texts(folder, found)
-    preferences, dropped = _told_apart(found, texts)
+    dropped: list[Dropped] = []
+
+    def preferences() -> list[Preference]:
+        found = list(folder.read("preferences", Preference))
+        texts = _texts(folder, [(f"preference {row.id}", row.prompt_id, _sides(row)) for row in found])
+        kept, same = _told_apart(found, texts)
+        dropped.extend(same)
+        if not kept:
+            folder.drop(STAGE, dropped)
+            raise UserError(
+                _nothing_left(folder.read("dropped", Dropped) if folder.table("dropped").exists() else ())
+            )
+        return kept
+
+    material = Material(config, folder, preferences)
+    items: dict[str, list[Item]] = {}
+    for name in section.kinds:
+        items[name], without = KINDS[name].items(material)
+        dropped.extend(without)
+        if not items[name]:
+            reasons = ", ".join(f"{n} {reason}" for reason, n in count_reasons(without).items())
+            raise UserError(f"export.kinds: nothing is left for {name}: {reasons or 'nothing was judged'}")
     folder.drop(STAGE, dropped)
-    if not preferences:
-        raise UserError(_nothing_left(folder.read("dropped", Dropped) if folder.table("dropped").exists() else ()))
-    kind = with_margin(PAIR) if section.trl_margin else PAIR
-    splits = split(preferences, texts.prompts, section.test_fraction, config.seed)
-    counts = {name: len(rows) for name, rows in splits.items()}
-    facts = collect(config, folder, counts)
-    with io.replacing_folder(folder.path / FOLDER) as temporary:
-        for name, chosen in splits.items():
-            for file_format in section.formats:
-                _write(temporary / f"{name}.{file_format}", file_format, kind, chosen, texts)
-        card = render(facts, list(splits), section.formats[0], kind.columns, path_sha256(temporary))
-        (temporary / "README.md").write_text(card, encoding="utf-8")
+    splits = {name: _write(context, section, _as_asked(KINDS[name], section), found) for name, found in items.items()}
+    for left in set(KIND_NAMES) - set(section.kinds):  # other labels than these would train unnoticed
+        shutil.rmtree(folder.path / dataset_folder(left), ignore_errors=True)
+    others = {name: counts for name, counts in splits.items() if name != "pair"}
+    pairs = {"preferences": len(items["pair"]), "splits": splits["pair"]} if "pair" in splits else {}
     return {
-        "preferences": len(preferences),
-        "splits": counts,
+        **pairs,
+        **({"kinds": others} if others else {}),
         "formats": section.formats,
         "dropped": count_reasons(dropped),
     }
 
 
-def pair_rows(preferences: list[Preference], texts: Texts) -> Iterator[dict[str, Any]]:
-    """TRL's conversational preference rows, with where each came from."""
-    encode = msgspec.json.Encoder(order="sorted").encode
-    for preference in preferences:
-        prompt = texts.prompts[preference.prompt_id]
-        yield {
-            "prompt": prompt.messages,
-            "chosen": [_turn(texts.responses[preference.chosen_id])],
-            "rejected": [_turn(texts.responses[preference.rejected_id])],
-            "probability": preference.probability,
-            "judge_margin": preference.judge_margin,
-            "prompt_id": preference.prompt_id,
-            "chosen_id": preference.chosen_id,
-            "rejected_id": preference.rejected_id,
-            "preference_id": preference.id,
-            "domain": prompt.domain,
-            "reference": prompt.reference,
-            "meta": encode(prompt.meta).decode(),
-        }
+def _as_asked(kind: Kind, section: ExportSection) -> Kind:
+    return with_margin(kind) if kind.name == "pair" and section.trl_margin else kind
 
 
-PAIR = Kind(
-    pair_rows,
-    {
-        **dict.fromkeys(("prompt", "chosen", "rejected"), "messages"),
-        **dict.fromkeys(("probability", "judge_margin"), "double"),
-        **dict.fromkeys(
-            ("prompt_id", "chosen_id", "rejected_id", "preference_id", "domain", "reference", "meta"), "string"
-        ),
-    },
-)
+def _write(context: Context, section: ExportSection, kind: Kind, items: list[Item]) -> dict[str, int]:
+    """One kind's folder. Returns rows per split."""
+    config, folder = context.config, context.folder
+    texts = _texts(folder, [(f"export ({kind.name})", item.prompt_id, item.response_ids) for item in items])
+    splits = split(items, texts.prompts, section.test_fraction, config.seed)
+    counts = {name: len(chosen) for name, chosen in splits.items()}
+    columns = kind.columns(items)
+    with io.replacing_folder(folder.path / kind.folder) as temporary:
+        for name, chosen in splits.items():
+            for file_format in section.formats:
+                path = temporary / f"{name}.{file_format}"
+                if file_format == "jsonl":
+                    io.write_jsonl(path, rows(kind, chosen, texts))
+                else:
+                    io.write_parquet(path, rows(kind, chosen, texts), _schema(columns))
+        card = render(
+            collect(config, folder, counts), kind, list(splits), section.formats[0], columns, path_sha256(temporary)
+        )
+        (temporary / "README.md").write_text(card, encoding="utf-8")
+    return counts
 
 
-def with_margin(kind: Kind) -> Kind:
-    """The same kind with the column `margin`, which TRL's reward trainer subtracts in its loss."""
-
-    def rows(preferences: list[Preference], texts: Texts) -> Iterator[dict[str, Any]]:
-        for row in kind.rows(preferences, texts):
-            yield {**row, "margin": row["judge_margin"]}
-
-    return Kind(rows, {**kind.columns, "margin": "double"})
+class _OfAPrompt(Protocol):
+    @property
+    def prompt_id(self) -> str: ...
 
 
-def _turn(response: Response) -> Message:
-    return {"role": "assistant", "content": response.text}
+_Row = TypeVar("_Row", bound=_OfAPrompt)
 
 
 def split(
-    preferences: list[Preference], prompts: Mapping[str, Prompt], test_fraction: float, seed: int
-) -> dict[str, list[Preference]]:
+    found: Sequence[_Row], prompts: Mapping[str, Prompt], test_fraction: float, seed: int
+) -> dict[str, list[_Row]]:
     """train and test, by a hash of the prompt's text: no text is in both, whatever ids it has.
 
-    A prompt keeps its side when others come or go, so the fraction is met on average only. A test split that would
-    be empty is left out, and if nothing were left to train on, everything is.
+    A prompt keeps its side when others come or go, and has the same one in every kind, so the fraction is met on
+    average only. A test split that would be empty is left out, and if nothing were left to train on, everything is.
     """
-    sides: dict[str, list[Preference]] = {name: [] for name in SPLITS}
+    sides: dict[str, list[_Row]] = {name: [] for name in SPLITS}
     side_of: dict[str, str] = {}
-    for preference in preferences:
-        prompt_id = preference.prompt_id
+    for row in found:
+        prompt_id = row.prompt_id
         if prompt_id not in side_of:
             in_test = _position(prompts[prompt_id], seed) < test_fraction
             side_of[prompt_id] = "test" if in_test else "train"
-        sides[side_of[prompt_id]].append(preference)
+        sides[side_of[prompt_id]].append(row)
     if not sides["train"]:
-        return {"train": preferences}
-    return {name: rows for name, rows in sides.items() if rows}
+        return {"train": list(found)}
+    return {name: chosen for name, chosen in sides.items() if chosen}
 
 
 def _position(prompt: Prompt, seed: int) -> float:
@@ -148,21 +131,28 @@ def _position(prompt: Prompt, seed: int) -> float:
     return int(make_id("split", seed, text), 16) / _HASH_RANGE
 
 
-def _texts(folder: RunFolder, preferences: list[Preference]) -> Texts:
-    """Only the texts that are needed. Errors: DataError for an id that is not there or belongs elsewhere."""
-    wanted = {id_ for row in preferences for id_ in (row.chosen_id, row.rejected_id)}
-    responses = {r.id: r for r in folder.read("responses", Response) if r.id in wanted}
-    prompt_ids = {row.prompt_id for row in preferences}
+def _sides(preference: Preference) -> list[str]:
+    return [preference.chosen_id, preference.rejected_id]
+
+
+def _texts(folder: RunFolder, wanted: list[tuple[str, str, list[str]]]) -> Texts:
+    """Only the texts that are needed. wanted: (who wants it, prompt id, response ids).
+
+    Errors: DataError for an id that is not there or belongs elsewhere.
+    """
+    response_ids = {id_ for _, _, ids in wanted for id_ in ids}
+    responses = {r.id: r for r in folder.read("responses", Response) if r.id in response_ids}
+    prompt_ids = {prompt_id for _, prompt_id, _ in wanted}
     prompts = {p.id: p for p in folder.read("prompts", Prompt) if p.id in prompt_ids}
-    for row in preferences:
-        if row.prompt_id not in prompts:
-            raise DataError(f"preference {row.id}: its prompt {row.prompt_id} is not among the prompts")
-        for id_ in (row.chosen_id, row.rejected_id):
+    for who, prompt_id, ids in wanted:
+        if prompt_id not in prompts:
+            raise DataError(f"{who}: its prompt {prompt_id} is not among the prompts")
+        for id_ in ids:
             if id_ not in responses:
-                raise DataError(f"preference {row.id}: its response {id_} is not among the responses")
-            if responses[id_].prompt_id != row.prompt_id:
+                raise DataError(f"{who}: its response {id_} is not among the responses")
+            if responses[id_].prompt_id != prompt_id:
                 owner = responses[id_].prompt_id
-                raise DataError(f"preference {row.id}: response {id_} answers prompt {owner}, not {row.prompt_id}")
+                raise DataError(f"{who}: response {id_} answers prompt {owner}, not {prompt_id}")
     return Texts(prompts, responses)
 
 
@@ -185,20 +175,21 @@ def _nothing_left(dropped: Any) -> str:
     return f"no preference survived: {counted}"
 
 
-def _write(path: Path, file_format: str, kind: Kind, preferences: list[Preference], texts: Texts) -> None:
-    rows = kind.rows(preferences, texts)
-    if file_format == "jsonl":
-        io.write_jsonl(path, rows)
-    else:
-        io.write_parquet(path, rows, _schema(kind.columns))
-
-
-def _schema(columns: Mapping[str, str]) -> Any:
+def _schema(columns: Mapping[str, Column]) -> Any:
     import pyarrow as pa
 
     types = {
         "messages": pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
         "string": pa.string(),
         "double": pa.float64(),
+        "bool": pa.bool_(),
+        "ints": pa.list_(pa.int64()),
+        "doubles": pa.list_(pa.float64()),
+        "strings": pa.list_(pa.string()),
     }
-    return pa.schema([(name, types[kind]) for name, kind in columns.items()])
+    return pa.schema(
+        [
+            (name, types[kind] if isinstance(kind, str) else pa.struct([(key, pa.float64()) for key in kind]))
+            for name, kind in columns.items()
+        ]
+    )

@@ -90,7 +90,7 @@ def run(context: Context) -> dict[str, Any]:
             met.add(_pair_id(judgment.prompt_id, *judgment.response_ids))
             yield judgment
 
-    preferences, dropped = pair(checked(), config.pair or PairSection(), _constitution_weights(config))
+    preferences, dropped = pair(checked(), config.pair or PairSection(), constitution_weights(config))
     folder.write("preferences", preferences)
     folder.drop(STAGE, dropped)
     return {
@@ -102,7 +102,7 @@ def run(context: Context) -> dict[str, Any]:
     }
 
 
-def _constitution_weights(config: Pipeline) -> dict[str, float] | None:
+def constitution_weights(config: Pipeline) -> dict[str, float] | None:
     """Principle weights of the constitution that judged."""
     if config.judge is None or config.judge.constitution is None:
         return None

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from rlaif.config import Pipeline
+from rlaif.config import ExportSection, Pipeline
+from rlaif.config.data import dataset_folder
 from rlaif.config.training import TRAINERS
 from rlaif.errors import ConfigError
 from rlaif.judges import find_frames_of, find_standard
@@ -200,7 +201,7 @@ _ALL = [
         where="rlaif.stages.export:run",
         sections=("export",),
         reads=("prompts.jsonl", "responses.jsonl", "judgments.jsonl", "preferences.jsonl"),
-        writes=lambda config: ["dataset"],
+        writes=lambda config: [dataset_folder(kind) for kind in (config.export or ExportSection()).kinds],
     ),
     *(_trainer(name) for name in TRAINERS),
     Stage(
