@@ -19,6 +19,7 @@ __all__ = [
     "pair",
     "preferences",
     "report",
+    "revise",
     "run",
     "train_dpo",
 ]
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         pair,
         preferences,
         report,
+        revise,
         run,
         train_dpo,
     )

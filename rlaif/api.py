@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from rlaif import config as configs
 from rlaif.config import Pipeline
 from rlaif.errors import ConfigError
-from rlaif.records import Judgment, Preference, Prompt, Response
+from rlaif.records import Judgment, Preference, Prompt, Response, Revision
 
 _T = TypeVar("_T")
 Data = Any  # DataFrame | Dataset | path | iterable of dicts
@@ -40,6 +40,26 @@ def generate(data: Data, *, engine: Engine, n: int = 4, run: str | Path | None =
     general, sampler = _split(sampler)
     raw = {"engines": {"policy": _entry(engine)}, "generate": {"samplers": [{"engine": "policy", "n": n, **sampler}]}}
     return _like(data, _run(raw | general, data, ["prompts", "generate"], run, _response_rows))
+
+
+def revise(
+    data: Data,
+    *,
+    engine: Engine,
+    rubric: str | None = None,
+    constitution: str | None = None,
+    run: str | Path | None = None,
+    **section: Any,
+) -> Any:
+    """Responses written anew after a critique, one row a round: the columns of `Revision` in docs/formats.md.
+
+    `data` as for `judge`. `section`: the keys of `revise:` in a pipeline (rounds, temperature, max_tokens, …); `seed`,
+    `columns`, `budget`, `quiet` too. Errors: UserError.
+    """
+    general, section = _split(section)
+    asked = {"engine": "reviser", "rubric": rubric, "constitution": constitution, **section}
+    raw = {"engines": {"reviser": _entry(engine)}, "revise": asked, **general}
+    return _like(data, _run(raw, data, ["prompts", "revise"], run, _revision_rows))
 
 
 def judge(
@@ -358,13 +378,19 @@ def _prompt_value(prompt: Prompt) -> Any:
     return prompt.text if len(prompt.messages) == 1 else prompt.messages
 
 
+def _revision_rows(folder: Path) -> list[dict[str, Any]]:
+    from rlaif import io
+
+    return [_as_row(row) for row in io.read_table(folder / "revisions.jsonl", Revision)]
+
+
 def _judgment_rows(folder: Path) -> list[dict[str, Any]]:
     from rlaif import io
 
     return [_as_row(row) for row in io.read_table(folder / "judgments.jsonl", Judgment)]
 
 
-def _as_row(record: Judgment | Preference) -> dict[str, Any]:
+def _as_row(record: Judgment | Preference | Revision) -> dict[str, Any]:
     """Every field, also those at their default, so that all rows have the same columns."""
     import msgspec
 

@@ -38,6 +38,15 @@ def _judge(context: Context) -> None:
     build(section, context.engine)
 
 
+def _revise(context: Context) -> None:
+    from rlaif.judges.revision import RevisionChain
+
+    section = context.config.revise
+    if section is None:
+        raise ConfigError("revise: this config has no such section")
+    RevisionChain.from_section(section, context.engine)
+
+
 def _pair(context: Context) -> None:
     from rlaif.stages.selectors import selector
 
@@ -77,6 +86,7 @@ def _after(context: Context, role: str) -> None:
 
 _CHECKS: dict[str, Callable[[Context], None]] = {
     "generate": _generate,
+    "revise": _revise,
     "judge": _judge,
     "pair": _pair,
     "evaluate": _evaluate,

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 STAGE_HELP = {
     "generate": "sample candidate responses for your prompts",
+    "revise": "rewrite responses after a critique under a rubric or constitution, for supervised training",
     "judge": "judge responses that a run generated, or that your own file holds",
     "pair": "turn judgments into preferences (asks nothing)",
     "export": "write the preference dataset in TRL's columns (asks nothing)",
@@ -26,8 +27,8 @@ TRAINER_HELP = {
 }
 _SET_HELP = "set a key of the config, for example judge.orders=random; may be given several times"
 _EPILOG = """\
-TARGET is a pipeline (.yaml), a run folder, or, to generate, judge and train, your own data file. Any key of the
-config can be set with --set.
+TARGET is a pipeline (.yaml), a run folder, or, to generate, revise, judge and train, your own data file. Any key of
+the config can be set with --set.
   rlaif run quickstart                                   a shipped pipeline
   rlaif judge answers.jsonl --run runs/mine --rubric helpfulness \\
         --engine openai --model my-model --base-url http://localhost:8000/v1
@@ -117,10 +118,10 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     run.set_defaults(func=_run)
     for stage, text in STAGE_HELP.items():
         command = commands.add_parser(stage, help=text, description=text, epilog=_EPILOG, **_raw())
-        data = ", or a data file" if stage in ("generate", "judge") else ""
+        data = ", or a data file" if stage in ("generate", "revise", "judge") else ""
         command.add_argument("target", metavar="TARGET", help=f"a pipeline (.yaml) or a run folder{data}")
         _common(command)
-        if stage in ("generate", "judge"):
+        if stage in ("generate", "revise", "judge"):
             _engine_flags(command, stage)
         command.set_defaults(func=_stage, stage=stage)
     _train_command(commands)
@@ -160,7 +161,7 @@ def _engine_flags(command: argparse.ArgumentParser, stage: str) -> None:
         "--columns", metavar="OURS=THEIRS", action="append", nargs="+", default=[],
         help="map columns of the data file, for example prompt=question",
     )  # fmt: skip
-    if stage == "judge":
+    if stage in ("revise", "judge"):
         add("--rubric", metavar="NAME", help="a shipped rubric or a file")
         add("--constitution", metavar="NAME", help="a shipped constitution or a file")
 

@@ -18,6 +18,7 @@ from rlaif.errors import ConfigError
 from rlaif.paths import shipped, shipped_pipeline
 
 _DATA = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".gz")
+_ROLES = {"revise": "reviser", "judge": "judge"}  # stage → the key of `engines:` that it asks by default
 _ENGINE_FLAGS = {"engine": "engine", "model": "model", "base_url": "base_url", "api_key_env": "api_key_env"}
 
 
@@ -34,10 +35,11 @@ def config_from(arguments: argparse.Namespace) -> Pipeline:
 def stages_to_run(arguments: argparse.Namespace, config: Pipeline) -> list[str]:
     """A stage command runs its stage, and reads the user's file first where there is one."""
     stage = str(arguments.stage)
-    needs_prompts = stage in ("generate", "judge") and config.prompts is not None
-    if needs_prompts and stage == "judge" and config.generate is not None:
+    needs_prompts = stage in ("generate", "revise", "judge") and config.prompts is not None
+    if needs_prompts and stage in ("revise", "judge") and config.generate is not None:
         needs_prompts = False  # the responses are the run's own
-    return (["prompts"] if needs_prompts else []) + [stage]
+    makes_data = stage == "revise" and config.export is not None and config.export.kinds == ["revised"]
+    return (["prompts"] if needs_prompts else []) + [stage] + (["export"] if makes_data else [])
 
 
 def _raw_config(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -55,7 +57,7 @@ def _raw_config(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         path = path if path.is_file() else shipped_pipeline(target) or path
         return configs.read_yaml(path), str(path)
     stage = getattr(arguments, "stage", "run")
-    if stage in ("generate", "judge", *TRAINERS):
+    if stage in ("generate", "revise", "judge", *TRAINERS):
         return _from_data(arguments, stage), _command(stage)
     if path.is_dir():
         raise ConfigError(f"{target}: not a run folder (it has no manifest.json)")
@@ -85,6 +87,8 @@ def _from_data(arguments: argparse.Namespace, stage: str) -> dict[str, Any]:
     raw: dict[str, Any] = {"run": arguments.run, "prompts": {"path": arguments.target}}
     if stage == "generate":
         raw["generate"] = {"samplers": [{"engine": "policy"}]}
+    if stage == "revise":
+        raw["export"] = {"kinds": ["revised"]}
     return raw
 
 
@@ -97,7 +101,7 @@ def _apply_flags(raw: dict[str, Any], arguments: argparse.Namespace) -> None:
     for flag in ("max_requests", "max_cost"):
         if getattr(arguments, flag) is not None:
             raw.setdefault("budget", {})[flag] = getattr(arguments, flag)
-    if stage in ("generate", "judge"):
+    if stage in ("generate", "revise", "judge"):
         _apply_engine_flags(raw, arguments, stage)
     if stage in TRAINERS and arguments.model:
         raw["train"] = raw.get("train") or {}
@@ -108,7 +112,7 @@ def _limited_source(raw: dict[str, Any], stage: str) -> dict[str, Any]:
     """The prompts that `--limit` is about: those that the command reads, and no others."""
     if stage == "evaluate":
         source = (raw.get("evaluate") or {}).get("prompts")
-    elif stage in ("run", "generate") or (stage == "judge" and not raw.get("generate")):
+    elif stage in ("run", "generate") or (stage in ("revise", "judge") and not raw.get("generate")):
         source = raw.get("prompts")
     else:
         raise ConfigError(f"--limit: rlaif {stage} takes what the run folder holds; limit what fills it (rlaif run)")
@@ -120,7 +124,7 @@ def _limited_source(raw: dict[str, Any], stage: str) -> dict[str, Any]:
 def _apply_engine_flags(raw: dict[str, Any], arguments: argparse.Namespace, stage: str) -> None:
     given = {key: getattr(arguments, flag) for flag, key in _ENGINE_FLAGS.items() if getattr(arguments, flag)}
     if given:
-        role = "policy" if stage == "generate" else (raw.get("judge") or {}).get("engine", "judge")
+        role = "policy" if stage == "generate" else (raw.get(stage) or {}).get("engine", _ROLES[stage])
         entry = raw.setdefault("engines", {}).setdefault(role, {})
         entry.update(given)
     for pair in (pair for pairs in arguments.columns for pair in pairs):
@@ -130,9 +134,9 @@ def _apply_engine_flags(raw: dict[str, Any], arguments: argparse.Namespace, stag
         if not isinstance(raw.get("prompts"), dict):
             raise ConfigError("--columns: this config reads no data")
         raw["prompts"].setdefault("columns", {})[ours] = theirs
-    if stage == "judge":
-        section = raw.get("judge") or {}
-        raw["judge"] = section
+    if stage in _ROLES:
+        section = raw.get(stage) or {}
+        raw[stage] = section
         for name, other in (("rubric", "constitution"), ("constitution", "rubric")):
             if getattr(arguments, name):
                 section[name] = getattr(arguments, name)

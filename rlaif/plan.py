@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from rlaif.checks import check
 from rlaif.config import Pipeline, Price
 from rlaif.config.training import TRAINERS
 from rlaif.judges import build
 from rlaif.judges.base import Judge, planned
+from rlaif.judges.revision import RevisionChain
 from rlaif.records import Dropped, Message, Prompt, Request, Response
 from rlaif.stages.base import Context, count_reasons
 from rlaif.stages.generate import sampling_request
@@ -58,9 +59,14 @@ def dry_run(config: Pipeline, stages: list[str] | None = None) -> str:
     loads: dict[str, _Load] = {}
     if config.generate and "generate" in wanted:
         loads["generate"] = _generate_load(context, [prompt for prompt, _ in groups])
+    if config.revise and "revise" in wanted:
+        chain = RevisionChain.from_section(config.revise, context.engine)
+        by_role, messages = _judge_loads(context, chain, groups)
+        loads["revise"] = by_role.get(config.revise.engine, _Load(0, 0, 0))
+        lines += ["", "one request to the reviser:", *_shown(messages)]
     if config.judge and "judge" in wanted:
         judge = build(config.judge, context.engine)
-        by_role, messages = _judge_loads(context, judge, groups)
+        by_role, messages = _judge_loads(context, judge, groups, config.judge.pairs)
         several = len(by_role) > 1
         loads |= {f"judge: {role}" if several else "judge": load for role, load in by_role.items()}
         lines += ["", "one request to the judge:", *_shown(messages)]
@@ -119,27 +125,28 @@ def _generate_load(context: Context, prompts: list[Prompt]) -> _Load:
 
 
 def _judge_loads(
-    context: Context, judge: Judge, groups: list[tuple[Prompt, list[Response]]]
+    context: Context,
+    judge: Judge | RevisionChain,  # its arity is 1
+    groups: list[tuple[Prompt, list[Response]]],
+    pairs: Literal["all", "adjacent"] = "all",
 ) -> tuple[dict[str, _Load], list[Message]]:
     """The load of judging by role, at most, from what the first prompts may ask, and the first request's messages.
 
     What several tasks of a prompt ask in common is asked once.
     """
-    section = context.config.judge
-    assert section is not None
     some: list[tuple[Prompt, list[Response]]] = []
     n_sampled = 0
     for group in groups:  # whole prompts, since their tasks may share requests
-        n_lineups = count_lineups(len(group[1]), judge, section.pairs)
+        n_lineups = count_lineups(len(group[1]), judge.arity, pairs)
         if some and n_sampled + n_lineups > _SAMPLED:
             break
         some.append(group)
         n_sampled += n_lineups
-    n_tasks = sum(count_lineups(len(responses), judge, section.pairs) for _, responses in groups)
+    n_tasks = sum(count_lineups(len(responses), judge.arity, pairs) for _, responses in groups)
     scale = n_tasks / n_sampled if n_sampled else 0
     found: dict[str, dict[str, Request]] = {}
-    for task in tasks(some, judge.arity, section.pairs, context.config.seed, []):
-        for request in planned(judge, task):
+    for task in tasks(some, judge.arity, pairs, context.config.seed, []):
+        for request in judge.plan(task) if isinstance(judge, RevisionChain) else planned(judge, task):
             found.setdefault(request.role, {})[content_key(request)] = request
     loads = {role: _load_of(context, role, list(requests.values()), scale) for role, requests in found.items()}
     first = next((request.messages for requests in found.values() for request in requests.values()), [])

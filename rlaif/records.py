@@ -1,6 +1,6 @@
 """The records that everything passes round, their ids, and their symmetries.
 
-    Prompt → Response → Judgment → Preference        what the stages read and write, one JSON object a row
+    Prompt → Response (→ Revision) → Judgment → Preference   what the stages read and write, one JSON object a row
     Request → Reply                                  what passes between judges (or generation) and engines
 
 A record is immutable. Tables hold these records and nothing else; text is joined only at export.
@@ -131,6 +131,35 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             verdict=_MIRROR.get(self.verdict, self.verdict) if self.verdict else None,
             probabilities=mirrored,
         )
+
+
+class Revision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One round of critique and revision of a response.
+
+    `source_id`: what was revised: the response itself, or the revision of the round before. Anything but status "ok"
+    has no `text`. `changed`: whether the text differs from what was revised, by more than white space around it.
+    """
+
+    id: str
+    prompt_id: str
+    response_id: str  # the original
+    source_id: str
+    round: int  # from 1
+    role: str = ""  # a key of `engines:` in the config
+    model: str = ""
+    standard: str = ""  # "id@version" of the rubric or constitution
+    principle: str | None = None
+    critique: str | None = None
+    text: str | None = None
+    changed: bool | None = None
+    reply_keys: list[str] = []
+    status: Status = "ok"
+    reason: str | None = None
+    usage: Usage = Usage()
+
+    def __post_init__(self) -> None:
+        if (self.status == "ok") != (self.text is not None):
+            raise ValueError(f"revision {self.id}: a text belongs to status 'ok' and to no other")
 
 
 class Preference(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -28,7 +28,7 @@ _VERSION_TAG = b"rlaif-key-1\x00"
 _T = TypeVar("_T", bound=msgspec.Struct)
 _FSYNC_EVERY_S = 1.0
 STAGES = (
-    *("prompts", "generate", "judge", "pair", "export"),
+    *("prompts", "generate", "revise", "judge", "pair", "export"),
     *("sft", "reward", "dpo", "kto", "ppo", "grpo"),
     *("evaluate", "report"),
 )
@@ -243,7 +243,7 @@ class Reasks:
 
 # what the stages write over
 REPLACED = (
-    *(f"{name}.jsonl" for name in ("prompts", "responses", "judgments", "preferences", "dropped")),
+    *(f"{name}.jsonl" for name in ("prompts", "responses", "revisions", "judgments", "preferences", "dropped")),
     *(dataset_folder(kind) for kind in KINDS),
     *("models", "evaluation", "report.html", "report.json"),
 )

@@ -13,13 +13,13 @@ from msgspec import inspect
 import rlaif.io.prompts
 from rlaif import pipeline
 from rlaif.config import Pipeline, validate
-from rlaif.records import SCHEMA_VERSION, STATUSES, Dropped, Judgment, Preference, Prompt, Response
+from rlaif.records import SCHEMA_VERSION, STATUSES, Dropped, Judgment, Preference, Prompt, Response, Revision
 from rlaif.stages.kinds import KINDS
 from rlaif.store import Entry
 
 ROOT = Path(__file__).parent.parent
 DOC = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
-RECORDS = [Prompt, Response, Judgment, Preference, Dropped]
+RECORDS = [Prompt, Response, Revision, Judgment, Preference, Dropped]
 
 
 def table(heading: str) -> list[list[str]]:
@@ -97,6 +97,9 @@ def test_reasons_are_those_of_the_code():
     named = re.findall(r'reason=?\s*=\s*"(\w+)"(?: if not responses else "(\w+)")?', judging)
     found |= {("judge", reason) for reasons in named for reason in reasons if reason}
     found |= {("judge", f"judgment_{status}") for status in STATUSES if status != "ok"}
+    revising = (stages / "revise.py").read_text()
+    found |= {("revise", reason) for reason in re.findall(r'reason="(\w+)"', revising)}
+    found |= {("revise", f"revision_{status}") for status in STATUSES if status != "ok"}
     exporting = (stages / "export.py").read_text() + (stages / "kinds.py").read_text()
     found |= {("export", reason) for reason in re.findall(r'reason="(\w+)"', exporting)}
     assert found == documented
@@ -117,6 +120,7 @@ def run(tmp_path_factory) -> Path:
                       "default": "Verdict: A"},
         },
         "generate": {"samplers": [{"engine": "writer", "n": 2}]},
+        "revise": {"engine": "writer", "rubric": "helpfulness"},
         "judge": {"rubric": "helpfulness", "orders": "random"},
         "pair": {},
         "export": {"test_fraction": 0.0},

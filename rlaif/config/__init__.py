@@ -7,7 +7,7 @@ Paths in a config are relative to the working folder; `shipped:NAME/…` is a fi
 from rlaif.config.base import Section, Source, apply_override, read_yaml, telling_fault, validate
 from rlaif.config.data import Budget, EngineSpec, ExportSection, GenerateSection, Price, Sampler
 from rlaif.config.evaluation import EvaluateSection, ReportSection
-from rlaif.config.judging import JudgeSection, PairSection
+from rlaif.config.judging import JudgeSection, PairSection, ReviseSection
 from rlaif.config.pipeline import Pipeline, load
 from rlaif.config.training import DPOSection, TrainSection
 
@@ -23,6 +23,7 @@ __all__ = [
     "Pipeline",
     "Price",
     "ReportSection",
+    "ReviseSection",
     "Sampler",
     "Section",
     "Source",

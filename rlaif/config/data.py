@@ -53,7 +53,7 @@ class GenerateSection(Section):
     samplers: list[Sampler] = Field(min_length=1)
 
 
-KINDS = ("pair", "unpaired", "sft", "scores", "ranking")
+KINDS = ("pair", "unpaired", "sft", "revised", "scores", "ranking")
 
 
 def dataset_folder(kind: str) -> str:
@@ -63,7 +63,9 @@ def dataset_folder(kind: str) -> str:
 
 class ExportSection(Section):
     # What to write: pair into dataset/, each other kind into dataset-KIND/
-    kinds: list[Literal["pair", "unpaired", "sft", "scores", "ranking"]] = Field(default=["pair"], min_length=1)
+    kinds: list[Literal["pair", "unpaired", "sft", "revised", "scores", "ranking"]] = Field(
+        default=["pair"], min_length=1
+    )
     formats: list[Literal["parquet", "jsonl"]] = Field(default=["parquet"], min_length=1)
     test_fraction: float = Field(default=0.1, ge=0, lt=1)  # of the prompts, never of the rows
     threshold: float | None = None  # unpaired: good from this mean pointwise score on, instead of by preferences

@@ -90,6 +90,24 @@ class JudgeSection(Section):
         return list(dict.fromkeys(role for name in self.members for role in self.member(name).roles))
 
 
+class ReviseSection(Section):
+    engine: str = "reviser"  # a key of `engines:`: who reviews and rewrites
+    rubric: str | None = None  # a rubric: shipped name or file
+    constitution: str | None = None  # or a constitution: each round is under one of its principles, drawn by weight
+    rounds: int = Field(default=1, ge=1)  # of critique and revision; none repeats a principle before all were used
+    critique_frame: str | None = None  # a .jinja file; default: the one that the rubric or constitution names
+    revision_frame: str | None = None  # likewise; it also sees `critique`
+    max_tokens: int | None = Field(default=None, ge=1)  # of each reply; default: 512
+    temperature: float = Field(default=0.0, ge=0)
+    extra: dict[str, Any] = {}  # passed to the engine with every request
+
+    @model_validator(mode="after")
+    def _one_standard(self) -> ReviseSection:
+        if self.rubric and self.constitution:
+            raise ValueError("name a rubric or a constitution, not both")
+        return self
+
+
 class PairSection(Section):
     select: str = "best_vs_worst"  # or all_pairs, or an import path
     min_margin: float = Field(default=0.0, ge=0, le=0.5)  # |p − ½| below this is dropped

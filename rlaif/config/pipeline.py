@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from rlaif.config.base import Section, Source, apply_override, read_yaml, validate
 from rlaif.config.data import Budget, EngineSpec, ExportSection, GenerateSection
 from rlaif.config.evaluation import EvaluateSection, ReportSection
-from rlaif.config.judging import JudgeSection, PairSection
+from rlaif.config.judging import JudgeSection, PairSection, ReviseSection
 from rlaif.config.training import POLICIES, TrainSection
 
 TRAINED = "trained"  # the role of the policy that this run trained last
@@ -21,6 +21,7 @@ class Pipeline(Section):
     engines: dict[str, EngineSpec] = {}
     prompts: Source | None = None
     generate: GenerateSection | None = None
+    revise: ReviseSection | None = None
     judge: JudgeSection | None = None
     pair: PairSection | None = None
     export: ExportSection | None = None
@@ -49,6 +50,8 @@ class Pipeline(Section):
         used: list[tuple[str, str]] = []
         if self.generate:
             used += [(f"generate.samplers[{i}].engine", s.engine) for i, s in enumerate(self.generate.samplers)]
+        if self.revise:
+            used.append(("revise.engine", self.revise.engine))
         if self.judge:
             used += [("judge.engine", role) for role in self.judge.roles]
         if self.evaluate:

@@ -77,7 +77,9 @@ def collect(config: Pipeline, folder: RunFolder, splits: Mapping[str, int]) -> F
     if folder.table("dropped").exists():
         dropped.update(f"{row.stage}: {row.reason}" for row in folder.read("dropped", Dropped))
     counts = {stage: entry.get("counts", {}) for stage, entry in manifest.get("stages", {}).items()}
-    before_export = {name: counts[name] for name in ("prompts", "generate", "judge", "pair") if name in counts}
+    before_export = {
+        name: counts[name] for name in ("prompts", "generate", "revise", "judge", "pair") if name in counts
+    }
     return Facts(
         version=rlaif.__version__,
         seed=config.seed,
@@ -87,8 +89,9 @@ def collect(config: Pipeline, folder: RunFolder, splits: Mapping[str, int]) -> F
             stage: {name: n for name, n in of.items() if isinstance(n, int)} for stage, of in before_export.items()
         },
         dropped=dict(sorted(dropped.items())),
-        judges=judge_figures(folder.read("judgments", Judgment)),
+        judges=judge_figures(folder.read("judgments", Judgment) if folder.table("judgments").exists() else ()),
         settings={
+            **({"revise": config.revise.model_dump(mode="json")} if config.revise else {}),
             "pair": config.pair.model_dump(mode="json") if config.pair else {},
             "export": config.export.model_dump(mode="json") if config.export else {},
         },

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from rlaif.driver import Job
 from rlaif.errors import DataError
 from rlaif.judges import build
-from rlaif.judges.base import Judge, Task
+from rlaif.judges.base import Task
 from rlaif.records import Dropped, Judgment, Prompt, Response
 from rlaif.stages.base import Context, count_reasons
 
@@ -96,10 +96,10 @@ def _lineups(responses: list[Response], arity: int, pairs: Pairs) -> Iterable[tu
     return itertools.combinations(responses, arity)
 
 
-def count_lineups(n_responses: int, judge: Judge, pairs: Pairs) -> int:
+def count_lineups(n_responses: int, arity: int, pairs: Pairs) -> int:
     """How many tasks a prompt with `n_responses` makes, for a plan."""
-    if n_responses < (1 if judge.arity == 1 else 2):
+    if n_responses < (1 if arity == 1 else 2):
         return 0
-    if judge.arity != 2:
-        return n_responses if judge.arity == 1 else 1
+    if arity != 2:
+        return n_responses if arity == 1 else 1
     return n_responses if pairs == "adjacent" and n_responses > 2 else n_responses * (n_responses - 1) // 2

@@ -3,6 +3,7 @@
     pair       TRL's preference format: prompt, chosen, rejected           dpo, reward
     unpaired   TRL's unpaired preference format: prompt, completion, label kto
     sft        TRL's prompt-completion format, on the chosen responses     sft
+    revised    the same, on the last revision of each response             sft
     scores     a response with its score on each criterion                 a reward model with a head a criterion
     ranking    a prompt's responses, best first                            a listwise (Plackett–Luce) reward model
 
@@ -21,7 +22,7 @@ import msgspec
 from rlaif.config import ExportSection, PairSection, Pipeline
 from rlaif.config.data import dataset_folder
 from rlaif.errors import UserError
-from rlaif.records import Dropped, Judgment, Message, Preference, Prompt, Response
+from rlaif.records import Dropped, Judgment, Message, Preference, Prompt, Response, Revision
 from rlaif.stages.pair import constitution_weights
 from rlaif.stages.standings import CriterionScores, criterion_scores, overall, standings
 from rlaif.store import RunFolder
@@ -60,6 +61,10 @@ class Material:
     @cached_property
     def judgments(self) -> list[Judgment]:
         return list(self._folder.read("judgments", Judgment))
+
+    @cached_property
+    def revisions(self) -> list[Revision]:
+        return list(self._folder.read("revisions", Revision))
 
     def scores(self, kind: str) -> dict[tuple[str, str], CriterionScores]:
         """Errors: UserError where the run has no usable pointwise judgment."""
@@ -213,6 +218,44 @@ def _sft_items(material: Material) -> tuple[list[Item], list[Dropped]]:
     return [_of_one(prompt_id, response_id) for prompt_id, response_id in chosen], []
 
 
+def _revised_items(material: Material) -> tuple[list[Item], list[Dropped]]:
+    """The last revision of each response; a response whose chain broke off in its first round has none. Where rounds
+    changed nothing, the text is the response's own: it met the standard."""
+    last: dict[tuple[str, str], Revision] = {}
+    broken: dict[tuple[str, str], Revision] = {}
+    for revision in material.revisions:
+        key = (revision.prompt_id, revision.response_id)
+        (last if revision.status == "ok" else broken)[key] = revision
+    dropped = [
+        _drop("revised", prompt_id, row.response_id, reason="no_revision")
+        for (prompt_id, _), row in broken.items()
+        if (prompt_id, row.response_id) not in last
+    ]
+    seen: set[tuple[str, str]] = set()
+    items = []
+    for (prompt_id, response_id), row in last.items():
+        text = (row.text or "").strip()
+        if (prompt_id, text) in seen:
+            dropped.append(_drop("revised", prompt_id, response_id, reason="duplicate_response"))
+            continue
+        seen.add((prompt_id, text))
+        turn = [{"role": "assistant", "content": text}]
+        ids = {"prompt_id": prompt_id, "response_id": response_id, "revision_id": row.id}
+        values = {"completion": turn, "rounds": float(row.round), **ids}
+        items.append(Item(prompt_id=prompt_id, response_ids=[response_id], values=values))
+    return items, dropped
+
+
+def _revised_row(item: Item, texts: Texts) -> Row:
+    return {
+        "prompt": texts.prompts[item.prompt_id].messages,
+        "completion": item.values["completion"],
+        "original": _turn(texts.responses[item.response_ids[0]]),
+        **{name: value for name, value in item.values.items() if name != "completion"},
+        **_origin(item, texts),
+    }
+
+
 # -- scores ---------------------------------------------------------------------------------------------------------
 
 
@@ -316,6 +359,28 @@ KINDS: dict[str, Kind] = {
             _fixed({**_COMPLETION, **_ONE_RESPONSE, **_ORIGIN}),
             ("rlaif", "trl", "sft"),
             {"completion": "a response that the judge chose over another"},
+        ),
+        Kind(
+            "revised",
+            _revised_items,
+            _revised_row,
+            _fixed(
+                {
+                    **_COMPLETION,
+                    "original": "messages",
+                    "rounds": "double",
+                    **_ONE_RESPONSE,
+                    "revision_id": "string",
+                    **_ORIGIN,
+                }
+            ),
+            ("rlaif", "trl", "sft"),
+            {
+                "completion": "the last revision of a response",
+                "original": "the response as it was first written",
+                "rounds": "how many rounds of critique and revision it went through",
+                "revision_id": "the revision's id in revisions.jsonl",
+            },
         ),
         Kind("scores", _scores_items, _scores_row, _scores_columns, ("rlaif", "reward-model")),
         Kind(

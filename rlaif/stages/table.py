@@ -16,7 +16,9 @@ from rlaif.config.data import dataset_folder
 from rlaif.config.training import TRAINERS
 from rlaif.errors import ConfigError
 from rlaif.judges import find_frames_of, find_standard
+from rlaif.judges.revision import frames_of
 from rlaif.paths import resolve
+from rlaif.rubric import load_standard
 from rlaif.store import STAGES
 
 RUN = "run:"  # `model: run:sft` is what this run trained as sft
@@ -90,6 +92,18 @@ def _samplers(config: Pipeline) -> Sequence[str]:
 
 def _judge_roles(config: Pipeline) -> Sequence[str]:
     return config.judge.roles if config.judge else []
+
+
+def _revise_files(config: Pipeline) -> Iterator[Path]:
+    """The standard, and both frames with all that they import."""
+    if config.revise is None:
+        return
+    standards = (config.revise.rubric, config.revise.constitution)
+    for standard in (load_standard(name) for name in standards if name):
+        if standard.path is not None:
+            yield standard.path
+    for frame in frames_of(config.revise):
+        yield from frame.paths
 
 
 def _evaluate_roles(config: Pipeline) -> Sequence[str]:
@@ -178,6 +192,15 @@ _ALL = [
         writes=lambda config: ["responses.jsonl"],
     ),
     Stage(
+        name="revise",
+        where="rlaif.stages.revise:run",
+        sections=("revise",),
+        reads=("prompts.jsonl", "responses.jsonl", "reasks.txt"),
+        roles=lambda config: [config.revise.engine] if config.revise else [],
+        files=_revise_files,
+        writes=lambda config: ["revisions.jsonl"],
+    ),
+    Stage(
         name="judge",
         where="rlaif.stages.judge:run",
         sections=("judge",),
@@ -200,7 +223,7 @@ _ALL = [
         name="export",
         where="rlaif.stages.export:run",
         sections=("export",),
-        reads=("prompts.jsonl", "responses.jsonl", "judgments.jsonl", "preferences.jsonl"),
+        reads=("prompts.jsonl", "responses.jsonl", "revisions.jsonl", "judgments.jsonl", "preferences.jsonl"),
         writes=lambda config: [dataset_folder(kind) for kind in (config.export or ExportSection()).kinds],
     ),
     *(_trainer(name) for name in TRAINERS),
