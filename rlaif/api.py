@@ -53,7 +53,7 @@ def revise(
 ) -> Any:
     """Responses written anew after a critique, one row a round: the columns of `Revision` in docs/formats.md.
 
-    `data` as for `judge`. `section`: the keys of `revise:` in a pipeline (rounds, temperature, max_tokens, …); `seed`,
+    `data` as for `judge`. `section`: the keys of `revise:` in a pipeline (rounds, temperature, …); `seed`,
     `columns`, `budget`, `quiet` too. Errors: UserError.
     """
     general, section = _split(section)
