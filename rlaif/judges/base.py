@@ -16,7 +16,7 @@ from typing import Protocol
 
 import msgspec
 
-from rlaif.records import Judgment, Prompt, Reply, Request, Response, make_id
+from rlaif.records import FIRST, SECOND, TIE, Judgment, Prompt, Reply, Request, Response, make_id
 
 JudgeRun = Generator[list[Request], list[Reply], list[Judgment]]
 
@@ -70,6 +70,16 @@ def together(runs: Sequence[JudgeRun]) -> Generator[list[Request], list[Reply], 
         for run in runs:
             run.close()
     return results
+
+
+def lead(judgment: Judgment) -> float | None:
+    """P(first shown is better) − P(second), in [−1, 1]; None where there is no verdict. What a judge made of judges
+    goes on by; labels are made in `pair`."""
+    if judgment.status != "ok":
+        return None
+    if judgment.probabilities is not None:
+        return judgment.probabilities.get(FIRST, 0.0) - judgment.probabilities.get(SECOND, 0.0)
+    return {FIRST: 1.0, SECOND: -1.0, TIE: 0.0}.get(judgment.verdict or "")
 
 
 class Judge(Protocol):

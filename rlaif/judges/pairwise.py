@@ -39,7 +39,8 @@ class _Draw(NamedTuple):
 class PairwiseJudge(StandardJudge):
     """Compares two responses under a rubric, or under the principles of a constitution.
 
-    `orders`: "both", or "random" for one order at half the cost. `rationale`: the model gives its reasons first, and
+    `orders`: "both", "random" for one order at half the cost, or "given": one order, which whoever made the task has
+    drawn (a tournament). `rationale`: the model gives its reasons first, and
     the labels' log-probs are read after them (RLAIF, arXiv 2309.00267, section 3.1). `samples`: answers drawn for
     each question; the judgment holds the mean of their probabilities, which for text verdicts is the shares of votes,
     and `meta` how they fell. `clamp`: the least and the most that P(first) may be against P(second); reasoning makes
@@ -67,7 +68,7 @@ class PairwiseJudge(StandardJudge):
         self,
         *,
         choice: Choice,
-        orders: Literal["both", "random"] = "both",
+        orders: Literal["both", "random", "given"] = "both",
         rationale: bool = False,
         samples: int = 1,
         clamp: tuple[float, float] | None = None,
@@ -111,8 +112,8 @@ class PairwiseJudge(StandardJudge):
         rng = task.rng()
         first, second = task.responses
         orders = [(first, second), (second, first)]
-        if self.orders == "random":
-            orders = [rng.choice(orders)]
+        if self.orders != "both":
+            orders = [rng.choice(orders) if self.orders == "random" else orders[0]]
         standards = self.applied(task.prompt, rng)
         return [_Look(shown, applied) for applied, shown in itertools.product(standards, orders)]
 
@@ -168,7 +169,7 @@ class PairwiseJudge(StandardJudge):
         return draws
 
     def _judgment(self, prompt: Prompt, look: _Look, draws: Sequence[_Draw]) -> Judgment:
-        meta: dict[str, Any] = {"orders": self.orders}
+        meta: dict[str, Any] = {"orders": self._orders_said}
         parsed = draws[0].parsed
         if self.samples > 1:
             parsed, facts = pooled([draw.parsed for draw in draws])
@@ -214,6 +215,11 @@ class PairwiseJudge(StandardJudge):
         return {**facts, "votes": votes, **({"spread": round(pstdev(values), 6)} if values else {})}
 
     @property
+    def _orders_said(self) -> str:
+        """What the judgments say was asked: one order that somebody else drew is random all the same."""
+        return "both" if self.orders == "both" else "random"
+
+    @property
     def _names(self) -> dict[str, str]:
         return dict(zip(self.choice.labels, (FIRST, SECOND, TIE), strict=False))
 
@@ -227,7 +233,7 @@ class PairwiseJudge(StandardJudge):
             kind="pairwise",
             verdict=TIE,
             probabilities={FIRST: 0.5, SECOND: 0.5},
-            meta={"orders": self.orders, "identical": True},
+            meta={"orders": self._orders_said, "identical": True},
         )
 
 
