@@ -9,9 +9,9 @@ decided by answer ids: `a1` was shown first.
 `TournamentJudge` and `PairwiseJudge` run as they do in a pipeline; a request is answered with the recorded text for
 the two responses it shows. `pair` makes the label. Every response has a score over the full tournament: its mean
 points (win 1, tie ½) over all its recorded meetings. The gap of a label is score(chosen) − score(rejected), 0 where
-there is no label; `gap kept` is its sum over prompts, divided by the sum of the largest possible gaps (highest − lowest
-score). Baselines at the same number of calls: Swiss, and random pairs, both with the same selector; and random pairs
-with the mean P(win). Last line: JSON.
+there is no label; `gap kept` is its sum over prompts, divided by the sum of the largest possible gaps (highest −
+lowest score). Baselines at the same number of calls: Swiss, and random pairs, both with the same selector; and random
+pairs with the mean P(win). Last line: JSON.
 """
 
 from __future__ import annotations
