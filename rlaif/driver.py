@@ -233,7 +233,7 @@ class Driver:
             await lane.acquire()
             self._sending += 1
             try:
-                self._check_may_send()
+                self._check_may_send(lane)
                 lane.stats.sent += 1
                 reply = await lane.engine.complete(request, seed_of(key))
             except Transient as error:
@@ -267,9 +267,12 @@ class Driver:
         asked = error.retry_after_s if isinstance(error, Transient) else None
         return max(asked + _TIMER_S, backoff) if asked else backoff
 
-    def _check_may_send(self) -> None:
+    def _check_may_send(self, lane: Lane) -> None:
         if self._halt is not None:
             raise _Stopped
+        of_role = self._budget.max_requests_of.get(lane.role)
+        if of_role is not None and lane.stats.sent >= of_role:
+            raise BudgetReached(f"stopped at max_requests_of {lane.role} {of_role}: {lane.stats.sent} sent; {_GO_ON}")
         most, limit = self._budget.max_requests, self._budget.max_cost
         if most is None and limit is None:
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -74,6 +74,7 @@ class ExportSection(Section):
 
 class Budget(Section):
     max_requests: int | None = Field(default=None, ge=0)  # sent, not read from the journal
+    max_requests_of: dict[str, Annotated[int, Field(ge=0)]] = {}  # a key of `engines:` → the same for it, in a stage
     max_cost: float | None = Field(default=None, ge=0)  # in the unit of the engines' prices
     concurrency: int | None = Field(default=None, ge=1)  # requests in flight; default: what the engine wants
     retries: int = Field(default=6, ge=0)  # tries again after a transient fault

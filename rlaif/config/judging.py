@@ -17,7 +17,8 @@ class JudgeSection(Section):
     # of a constitution: one sampled per comparison by weight, every one, or so many, each as likely as the others
     # (their weights count when they are put together)
     principles: Literal["one", "all"] | Annotated[int, Field(ge=1)] = "one"
-    orders: Literal["both", "random"] = "both"  # both shown orders, or one picked at random per comparison
+    orders: Literal["both", "random"] = "both"  # both shown orders, or one picked at random per comparison; of a
+    # tournament the default is random, which it draws so that each is shown first as often as second
     pairs: Literal["all", "adjacent"] = "all"  # which of a prompt's responses meet: all, or i with i+1 around a ring
     # where the verdict comes from. rationale: the judge reasons in a first reply, and the log-probs are read after it
     read: Literal["auto", "logprobs", "text", "rationale"] = "auto"
@@ -81,6 +82,20 @@ class JudgeSection(Section):
             fault = telling_fault(error)
             key = ".".join(str(part) for part in fault["loc"])
             raise ValueError(f"members.{name}.{key}: {fault['msg'].removeprefix('Value error, ')}") from None
+
+    @property
+    def leaves(self) -> list[JudgeSection]:
+        """The sections that ask a model: this one, or those of its members."""
+        return [leaf for name in self.members for leaf in self.member(name).leaves] if self.members else [self]
+
+    @property
+    def last_word(self) -> JudgeSection:
+        """The judge of two responses inside: a cascade's last member, a tournament's only one, else this one."""
+        if self.judge not in ("cascade", "tournament"):
+            return self
+        if self.members:
+            return self.member(list(self.members)[-1]).last_word
+        return self.model_copy(update={"judge": "pairwise", "options": {}})
 
     @property
     def roles(self) -> list[str]:

@@ -58,6 +58,7 @@ class Pipeline(Section):
             used += [("evaluate.judges", name) for name in self.evaluate.judges]
             used += [("evaluate.before", self.evaluate.before)] if self.evaluate.before else []
             used += [("evaluate.after", self.evaluate.after)] if self.trainer_of(self.evaluate.after) is None else []
+        used += [(f"budget.max_requests_of.{role}", role) for role in self.budget.max_requests_of]
         for key, name in used:
             if name not in self.engines:
                 known = ", ".join(sorted(self.engines)) or "none"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from rlaif.config import JudgeSection
@@ -16,9 +17,10 @@ from rlaif.engines.base import import_path
 from rlaif.errors import ConfigError
 from rlaif.judges.base import Judge
 from rlaif.judges.section import EngineOf, choice_of, find_frame_of, find_standard, standard_arguments
+from rlaif.paths import resolve
 from rlaif.templates import Frame
 
-__all__ = ["BUILT_IN", "EngineOf", "build", "find_frames_of", "find_standard"]
+__all__ = ["BUILT_IN", "EngineOf", "build", "find_files_of", "find_frames_of", "find_standard"]
 
 # name → "module:class", imported when it is used: a judge made of judges may import this module
 BUILT_IN = {
@@ -26,6 +28,8 @@ BUILT_IN = {
     "pointwise": "rlaif.judges.pointwise:PointwiseJudge",
     "listwise": "rlaif.judges.listwise:ListwiseJudge",
     "checklist": "rlaif.judges.checklist:ChecklistJudge",
+    "cascade": "rlaif.judges.cascade:CascadeJudge",
+    "tournament": "rlaif.judges.tournament:TournamentJudge",
 }
 
 
@@ -46,6 +50,19 @@ def build(section: JudgeSection, engine_of: EngineOf, *, role: str | None = None
     except TypeError as error:
         raise ConfigError(f"{where}.options: {section.judge}: {error}") from None
     return judge
+
+
+def find_files_of(section: JudgeSection) -> Iterator[Path]:
+    """What the judge reads: rubrics or constitutions, frames and what they import, thresholds. Errors: ConfigError,
+    TemplateError."""
+    for leaf in section.leaves:
+        standard = find_standard(leaf)
+        if standard is not None and standard.path is not None:
+            yield standard.path
+        for frame in find_frames_of(leaf):
+            yield from frame.paths
+    if section.judge == "cascade" and "thresholds" in section.options:
+        yield resolve(str(section.options["thresholds"]), Path())
 
 
 def find_frames_of(section: JudgeSection) -> Iterator[Frame]:

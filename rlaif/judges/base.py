@@ -86,7 +86,8 @@ class Judge(Protocol):
     """`arity`: how many responses one task holds: 1 pointwise, 2 pairwise, 0 all of the prompt's (listwise).
 
     Optional: `plan(task) -> list[Request]`, all that a task may ask at most, for a judge that asks again when it has
-    seen replies (see `planned`); `frames`, the stems of the shipped frames that it renders (default: pairwise).
+    seen replies (see `planned`); `outlook() -> list[str]`, what a plan should say besides, such as how many of these
+    it asks typically; `frames`, the stems of the shipped frames that it renders (default: pairwise).
     """
 
     arity: int

@@ -152,6 +152,22 @@ class CascadeJudge:
         asked = [self.members[name] for name, threshold in thresholds.items() if threshold is not None]
         return [request for judge in asked for request in planned(judge, task)]
 
+    def outlook(self) -> list[str]:
+        """By slice: from which confidence each answers, how many reached the last on gold, and what is promised."""
+        wanted, sure = self.plan_of.agreement, self.plan_of.confidence
+        lines = []
+        for name, plan in self.plan_of.slices.items():
+            asked = ", ".join(f"{who} from {level:g}" for who, level in plan.thresholds.items() if level is not None)
+            last = self.plan_of.members[-1]
+            share = (
+                "not known before, at most all" if not plan.asked else f"typically {plan.asked[last]:.0%}, as on gold"
+            )
+            promise = (
+                f"promised: {wanted:g} agreement at {sure:g}" if plan.promised else f"no promise ({plan.reason})"
+            )
+            lines.append(f"cascade, slice {name}: {asked}; asked of {last}: {share}; {promise}")
+        return lines
+
     def _slice(self, prompt: Prompt) -> Plan:
         from rlaif.metrics.selective import EVERYTHING
 

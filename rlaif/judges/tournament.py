@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from rlaif.config import JudgeSection
 from rlaif.errors import ConfigError
-from rlaif.judges.base import Judge, JudgeRun, Task, lead, together
+from rlaif.judges.base import Judge, JudgeRun, Task, lead, planned, together
+from rlaif.judges.section import EngineOf
 from rlaif.records import Judgment, Reply, Request
 
 if TYPE_CHECKING:
@@ -45,6 +47,31 @@ class TournamentJudge:
 
     arity = 0
 
+    @classmethod
+    def from_section(cls, section: JudgeSection, engine_of: EngineOf, *, role: str, where: str) -> TournamentJudge:
+        """The judge that a config describes: its one member compares, or the section itself as a pairwise judge.
+
+        `options`: scheme, calls. One drawn order is the default here. Errors: ConfigError.
+        """
+        from rlaif.judges import build
+
+        if len(section.members) > 1:
+            raise ConfigError(f"{where}.members: a tournament has one judge inside, not {len(section.members)}")
+        orders = section.orders if "orders" in section.model_fields_set else "random"
+        inside = section.last_word if not section.members else section.member(next(iter(section.members)))
+        if orders == "random" and inside.judge != "pairwise":
+            raise ConfigError(
+                f"{where}.orders: random: a tournament asks only a pairwise judge in one order; set orders: both for "
+                f"{inside.judge}"
+            )
+        inside = inside.model_copy(update={"orders": "given" if orders == "random" else "both"})
+        member = f"{where}.members.{next(iter(section.members))}" if section.members else where
+        judge = build(inside, engine_of, role=None if section.members else role, where=member)
+        try:
+            return cls(judge=judge, orders=orders, **section.options)
+        except ConfigError as error:
+            raise ConfigError(f"{where}.{error}") from None
+
     def __init__(
         self,
         *,
@@ -65,6 +92,23 @@ class TournamentJudge:
         """How many comparisons of `n` responses are made at most."""
         most = n * (n - 1) // (2 if self.both else 1)
         return most if self.calls is not None else min(most, (n - 1) * (1 if self.both else 2))
+
+    def plan(self, task: Task) -> list[Request]:
+        """As many requests as the task may make; which pairs they are about is not known before."""
+        n = len(task.responses)
+        pairs = [(i, j) for i in range(n) for j in range(n) if (i < j if self.both else i != j)]
+        requests: list[Request] = []
+        for i, j in pairs[: self.comparisons(n)]:
+            one = msgspec.structs.replace(task, responses=[task.responses[i], task.responses[j]])
+            found = planned(self.judge, one)
+            if self.calls is not None and len(requests) + len(found) > self.calls:
+                break
+            requests += found
+        return requests
+
+    def outlook(self) -> list[str]:
+        limit = f"{self.calls} requests a prompt" if self.calls is not None else "2(N−1) looks at N responses"
+        return [f"tournament, {self.scheme}: {limit}, at most and typically; fewer where responses repeat"]
 
     def __call__(self, task: Task) -> JudgeRun:
         """The judgments of all comparisons, in the order of the rounds."""

@@ -153,10 +153,10 @@ def _judgments(
 
 
 def judge_section_of(config: Pipeline) -> JudgeSection:
-    """How labels are judged, but always in both orders."""
+    """How labels are judged, but always in both orders, and by the last word where several have a say in turn."""
     if config.judge is None:
         raise ConfigError("evaluate: a judge section is needed, for the rubric or constitution to judge by")
-    return config.judge.model_copy(update={"orders": "both"})
+    return config.judge.last_word.model_copy(update={"orders": "both"})
 
 
 def _weights(config: Pipeline, section: JudgeSection) -> dict[str, float]:

@@ -136,8 +136,6 @@ _Meetings = dict[str, dict[tuple[str, str], _Meeting]]
 def _meetings(judgments: Iterable[Judgment]) -> _Meetings:
     meetings: _Meetings = {}
     for judgment in judgments:
-        if judgment.superseded:
-            continue
         if judgment.kind != "pairwise":
             raise ConfigError(
                 f"pair: judgment {judgment.id} is {judgment.kind}; only pairwise judgments can be paired so far"
@@ -149,6 +147,8 @@ def _meetings(judgments: Iterable[Judgment]) -> _Meetings:
         shown, other = judgment.response_ids
         ids = (shown, other) if shown <= other else (other, shown)
         meeting = meetings.setdefault(judgment.prompt_id, {}).setdefault(ids, _Meeting())
+        if judgment.superseded:  # it counts for nothing; a pair that has no other judgment is dropped, not forgotten
+            continue
         if judgment.meta.get("orders") == "both":
             meeting.asked_both.add(judgment.principle)
         if judgment.status == "ok":

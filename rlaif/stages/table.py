@@ -15,7 +15,7 @@ from rlaif.config import ExportSection, Pipeline
 from rlaif.config.data import dataset_folder
 from rlaif.config.training import TRAINERS
 from rlaif.errors import ConfigError
-from rlaif.judges import find_frames_of, find_standard
+from rlaif.judges import find_files_of
 from rlaif.judges.revision import frames_of
 from rlaif.paths import resolve
 from rlaif.rubric import load_standard
@@ -110,7 +110,7 @@ def _evaluate_roles(config: Pipeline) -> Sequence[str]:
     if config.evaluate is None:
         return []
     before = [config.starting_policy] if config.starting_policy else []
-    judges = config.evaluate.judges or _judge_roles(config)
+    judges = config.evaluate.judges or (config.judge.last_word.roles if config.judge else [])
     return list(dict.fromkeys([*before, config.evaluate.after, *judges]))
 
 
@@ -131,11 +131,7 @@ def _standard_files(config: Pipeline) -> Iterator[Path]:
     """The rubric or constitution that judges, and its frames with all that they import."""
     if config.judge is None:
         return
-    standard = find_standard(config.judge)
-    if standard is not None and standard.path is not None:
-        yield standard.path
-    for frame in find_frames_of(config.judge):
-        yield from frame.paths
+    yield from find_files_of(config.judge)
 
 
 def _evaluate_files(config: Pipeline) -> Iterator[Path]:
