@@ -69,7 +69,7 @@ def dry_run(config: Pipeline, stages: list[str] | None = None) -> str:
         by_role, messages = _judge_loads(context, judge, groups, config.judge.pairs)
         several = len(by_role) > 1
         loads |= {f"judge: {role}" if several else "judge": load for role, load in by_role.items()}
-        outlook = getattr(judge, "outlook", list)()
+        outlook: list[str] = getattr(judge, "outlook", list)()
         lines += ["", "one request to the judge:", *_shown(messages), *(f"judge: {line}" for line in outlook)]
     if config.evaluate and "evaluate" in wanted:
         loads |= _evaluate_loads(context)
