@@ -61,10 +61,8 @@ def opinion(judgments: Sequence[Judgment], weights: Mapping[str, float] | None =
     total = fsum(weight.values())
     if total <= 0:
         return Opinion(None, "no_verdict")
-    by_order = [
-        fsum(weight[principle] * _mean(orders[order]) for principle, orders in votes.items() if orders[order])
-        for order in (0, 1)
-    ]
+    in_both = {principle: orders for principle, orders in votes.items() if all(orders)}
+    by_order = [fsum(weight[p] * _mean(orders[order]) for p, orders in in_both.items()) for order in (0, 1)]
     d = fsum(weight[p] * _mean([_mean(order) for order in orders if order]) for p, orders in votes.items()) / total
     doubt = "orders_disagree" if by_order[0] * by_order[1] < 0 else None
     return Opinion((1 + d) / 2, doubt)

@@ -102,6 +102,8 @@ class TournamentJudge:
             one = msgspec.structs.replace(task, responses=[task.responses[i], task.responses[j]])
             found = planned(self.judge, one)
             if self.calls is not None and len(requests) + len(found) > self.calls:
+                if not requests:
+                    raise _too_few(self.calls, len(found))
                 break
             requests += found
         return requests
@@ -157,6 +159,8 @@ class _Purse:
                 begun.append(_answered(stop.value))
                 continue
             if self.calls is not None and promised + cost > self.calls:
+                if not self._spent:
+                    raise _too_few(self.calls, cost)
                 for other in runs[index:]:
                     other.close()
                 break
@@ -180,6 +184,10 @@ class _Purse:
             return found
         finally:
             run.close()
+
+
+def _too_few(calls: int, cost: int) -> ConfigError:
+    return ConfigError(f"options.calls: {calls} does not pay for one comparison, which takes {cost} requests")
 
 
 def _answered(judgments: list[Judgment]) -> Generator[list[Request], list[Reply], list[Judgment]]:
