@@ -27,6 +27,7 @@ def run(context: Context) -> dict[str, Any]:
     groups = grouped(context.folder.read("prompts", Prompt), responses)
     todo = list(tasks(groups, judge.arity, section.pairs, seed, dropped))
     statuses: Counter[str] = Counter()
+    n_superseded: Counter[bool] = Counter()
 
     def judgments() -> Iterator[Judgment]:
         jobs: Iterable[Job[list[Judgment]]] = (judge(task) for task in todo)
@@ -39,6 +40,7 @@ def run(context: Context) -> dict[str, Any]:
                 dropped.append(Dropped(stage="judge", reason=reason, id=task.id))
             for judgment in found:
                 statuses[judgment.status] += 1
+                n_superseded[judgment.superseded] += 1
                 if judgment.status != "ok":
                     reason = f"judgment_{judgment.status}"
                     dropped.append(
@@ -52,6 +54,7 @@ def run(context: Context) -> dict[str, Any]:
         "comparisons": len(todo),
         "judgments": n_judgments,
         "statuses": dict(sorted(statuses.items())),
+        **({"superseded": n_superseded[True]} if n_superseded[True] else {}),
         "dropped": count_reasons(dropped),
         **_example(dropped),
     }
