@@ -1,6 +1,8 @@
 """What the judgments and the trained policy are worth. Pure functions over arrays; randomness is passed in.
 
 rates        means, proportions, win rates and their intervals
+ranking      strengths from comparisons: Bradley–Terry with ties, Elo, Borda
+selective    when a judge may be believed: thresholds with a promise, for cascades
 """
 
 from rlaif.metrics.rates import (
