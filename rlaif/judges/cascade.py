@@ -105,7 +105,10 @@ class CascadeJudge:
         if options:
             unknown = ", ".join(sorted(options))
             raise ConfigError(f"{where}.options: a cascade takes threshold or thresholds, not {unknown}")
-        return cls(members=members, plan=plan, weights=weights)
+        try:
+            return cls(members=members, plan=plan, weights=weights)
+        except ConfigError as error:
+            raise ConfigError(f"{where}.{error}") from None
 
     def __init__(
         self,
@@ -119,7 +122,7 @@ class CascadeJudge:
             raise ConfigError(f"members.{wrong}: a cascade needs judges of two responses")
         if list(members) != plan.members:
             raise ConfigError(
-                f"a cascade of {', '.join(members)}: the thresholds are for {', '.join(plan.members)}, in that order"
+                f"members: {', '.join(members)}: the thresholds are for {', '.join(plan.members)}, in that order"
             )
         self.members, self.plan_of, self.weights = members, plan, weights or {}
 
@@ -219,6 +222,8 @@ def read_plan(path: Any, members: Sequence[str], where: str) -> CascadePlan:
         raise ConfigError(f"{where}: {path}: cannot read: {error.strerror or error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{where}: {path}: not a file of thresholds: {error}") from None
+    if plan.version != CascadePlan.version:
+        raise ConfigError(f"{where}: {path}: version {plan.version}, this rlaif reads {CascadePlan.version}")
     if plan.members != list(members):
         raise ConfigError(
             f"{where}: {path} is for the members {', '.join(plan.members)}, the config has {', '.join(members)}"

@@ -85,7 +85,7 @@ class TournamentJudge:
         if calls is not None and (isinstance(calls, bool) or not isinstance(calls, int) or calls < 1):
             raise ConfigError(f"options.calls: a whole number of requests, 1 or more, got {calls!r}")
         if judge.arity != 2:
-            raise ConfigError(f"a tournament needs a judge of two responses, not {type(judge).__name__}")
+            raise ConfigError(f"members: a tournament needs a judge of two responses, not {type(judge).__name__}")
         self.judge, self.scheme, self.calls, self.both = judge, scheme, calls, orders == "both"
 
     def comparisons(self, n: int) -> int:

@@ -198,7 +198,10 @@ def test_the_file_is_among_what_the_judge_reads(tmp_path: Path) -> None:
         ({"options": {"threshold": "high"}}, r"a number from 0\.5 to 1, got 'high'"),
         ({"options": {"threshold": 0.8, "budget": 1}}, r"threshold or thresholds, not budget"),
         ({"options": {"thresholds": "nowhere.json"}}, r"thresholds: nowhere\.json: cannot read: No such file"),
-        ({"members": {"a": {"judge": "pointwise"}, "b": {}}}, r"members\.a: a cascade needs judges of two responses"),
+        (
+            {"members": {"a": {"judge": "pointwise"}, "b": {}}},
+            r"judge\.members\.a: a cascade needs judges of two responses",
+        ),
         ({"members": {"a": {"rubric": "nothing-like-it"}, "b": {}}}, r"nothing-like-it"),
     ],
 )
@@ -215,6 +218,7 @@ def test_what_is_wrong_is_said(section: dict[str, Any], says: str) -> None:
         ({"slices": {"*": {"thresholds": {"cheap": 1}, "promised": True}}}, r"slice '\*': needs a threshold"),
         ({"slices": {"*": {"thresholds": {"cheap": "x"}, "promised": True}}}, "not a file of thresholds"),
         ("{", "not a file of thresholds"),
+        ({"version": 2}, "version 2, this rlaif reads 1"),
     ],
 )
 def test_a_file_that_does_not_fit_is_refused(tmp_path: Path, change: Any, says: str) -> None:

@@ -175,7 +175,10 @@ class Listing:
         ({"options": {"call": 3}}, r"judge\.options: tournament: .*'call'"),
         ({"members": {"a": {}, "b": {}}}, r"judge\.members: a tournament has one judge inside, not 2"),
         ({"members": {"a": {"judge": "pointwise"}}}, r"judge\.orders: random: .* orders: both for pointwise"),
-        ({"members": {"a": {"judge": "listwise"}}, "orders": "both"}, r"needs a judge of two responses"),
+        (
+            {"members": {"a": {"judge": "listwise"}}, "orders": "both"},
+            r"judge\.members: a tournament needs a judge of two responses",
+        ),
         ({"rubric": None}, r"judge: name a rubric or a constitution"),
     ],
 )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rlaif import io, pipeline
-from rlaif.config import Pipeline, validate
+from rlaif.config import JudgeSection, Pipeline, validate
 from rlaif.errors import BudgetReached, ConfigError, UserError
 from rlaif.plan import dry_run
 from rlaif.records import Judgment, Preference, Reply, Request, TokenLogprob
@@ -156,6 +156,23 @@ def test_a_tournament_that_cannot_pay_for_one_comparison_is_one_line(tmp_path: P
     for refuses in (lambda: dry_run(pipe), lambda: pipeline.run(pipe, quiet=True)):
         with pytest.raises(UserError, match="calls: 1 does not pay for one comparison, which takes 2 requests"):
             refuses()
+
+
+def test_evaluation_asks_the_last_word_about_two() -> None:
+    """Two policies' answers are compared by the judge whose word counts, as a plain one."""
+    cascade = JudgeSection(rubric="helpfulness", **CASCADE)
+    assert (cascade.last_word.judge, cascade.last_word.engine, cascade.last_word.members) == (
+        "pairwise",
+        "strong",
+        {},
+    )
+    alone = JudgeSection(rubric="helpfulness", **TOURNAMENT, options={"calls": 9})
+    assert (alone.last_word.judge, alone.last_word.engine, alone.last_word.options) == ("pairwise", "strong", {})
+    within = JudgeSection(judge="tournament", members={"one": {"rubric": "honesty", **CASCADE}}, orders="both")
+    assert (within.last_word.engine, within.last_word.rubric) == ("strong", "honesty")
+    assert [leaf.engine for leaf in within.leaves] == within.roles == ["cheap", "strong"]
+    plain = JudgeSection(rubric="helpfulness")
+    assert plain.last_word is plain
 
 
 # -- the selector
