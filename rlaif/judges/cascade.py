@@ -68,6 +68,19 @@ def opinion(judgments: Sequence[Judgment], weights: Mapping[str, float] | None =
     return Opinion((1 + d) / 2, doubt)
 
 
+def for_calibration(judgments: Sequence[Judgment], a_id: str, weights: Mapping[str, float] | None = None) -> float:
+    """P(`a_id` better) of one comparison as `metrics.selective.calibrate_cascade` wants it: NaN without a verdict, ½
+    where the orders disagree. What is calibrated is what the cascade goes by."""
+    if not judgments:
+        return float("nan")
+    said = opinion(judgments, weights)
+    if said.probability is None:
+        return float("nan")
+    if said.doubt:
+        return 0.5
+    return said.probability if a_id == min(judgments[0].response_ids) else 1 - said.probability
+
+
 def _mean(values: Sequence[float]) -> float:
     return fsum(values) / len(values)
 

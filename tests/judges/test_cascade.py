@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from rlaif.config import JudgeSection, PairSection
 from rlaif.errors import ConfigError
 from rlaif.judges import build, find_files_of
 from rlaif.judges.base import Judge, planned
-from rlaif.judges.cascade import opinion
+from rlaif.judges.cascade import for_calibration, opinion
 from rlaif.records import Judgment, Prompt, Reply, Request
 from rlaif.stages.pair import pair
 
@@ -111,6 +112,20 @@ def test_weights_of_principles_are_those_of_pair() -> None:
     assert opinion([one, two], {"x": 3.0}).probability == pytest.approx(0.725)
     assert opinion([one.swap(), two]).confidence == pytest.approx(0.55)
     assert opinion([one, two], {"x": 0.0, "y": 0.0}).doubt == "no_verdict"
+
+
+def test_calibration_sees_what_the_cascade_goes_by() -> None:
+    def one(p: float, *shown: str, **fields: Any) -> Judgment:
+        return Judgment(id="j", prompt_id="p", response_ids=list(shown),
+                        probabilities={"first": p, "second": 1 - p}, **fields)  # fmt: skip
+
+    both = [one(0.9, "r1", "r2"), one(0.4, "r2", "r1")]
+    assert for_calibration(both, "r1") == pytest.approx(0.75)
+    assert for_calibration(both, "r2") == pytest.approx(0.25)
+    assert for_calibration([one(0.9, "r1", "r2"), one(0.8, "r2", "r1")], "r1") == 0.5, "the orders disagree"
+    failed = Judgment(id="f", prompt_id="p", response_ids=["r2", "r1"], status="refused")
+    assert math.isnan(for_calibration([one(0.9, "r1", "r2"), failed], "r1"))
+    assert math.isnan(for_calibration([], "r1"))
 
 
 # -- thresholds from a file ------------------------------------------------------------------------------------------
