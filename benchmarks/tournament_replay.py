@@ -1,6 +1,7 @@
 """How much of the best-worst gap a tournament keeps with a share of the calls, replayed on recorded GPT-4 verdicts.
 
     python benchmarks/tournament_replay.py --data DIR [--seeds 200] [--plot FILE]
+    python benchmarks/tournament_replay.py --simulated [--seeds 20]
 
 DIR holds `vicuna_pairwise_gpt4.jsonl.gz` of the QLoRA repository's complete tournament: 8 systems, 80 prompts, all 56
 ordered pairs of each, the verdict on the last line of GPT-4's text (1 first, 2 second, 3 tie). The order shown is
@@ -10,8 +11,10 @@ decided by answer ids: `a1` was shown first.
 the two responses it shows. `pair` makes the label. Every response has a score over the full tournament: its mean
 points (win 1, tie ½) over all its recorded meetings. The gap of a label is score(chosen) − score(rejected), 0 where
 there is no label; `gap kept` is its sum over prompts, divided by the sum of the largest possible gaps (highest −
-lowest score). Baselines at the same number of calls: Swiss, and random pairs, both with the same selector; and random
-pairs with the mean P(win). Last line: JSON.
+lowest score). `--simulated` draws such tournaments instead (strengths, a position effect, ties, and pairs that do not
+follow strength): on these the scheme and its settings were chosen, not on the recorded one. Baselines at the same
+number of calls: Swiss, and random pairs, both with the same selector; and random pairs with the mean P(win). Last
+line: JSON.
 """
 
 from __future__ import annotations
@@ -81,6 +84,26 @@ def _recorded(number: int, rows: list[dict[str, Any]]) -> Recorded:
     return Recorded(Task(prompt=prompt, responses=responses), replies, scores)
 
 
+def simulated(n_prompts: int = 80, n: int = 8, seed: int = 0) -> list[Recorded]:
+    """Complete tournaments of `n`: log-odds = difference of strengths (sd 1.2 each) + 0.6 for the first place + what
+    is
+    peculiar to the pair (sd 0.7), with ties as in Davidson's model (ν = 0.6)."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for number in range(n_prompts):
+        strengths, peculiar = rng.normal(0, 1.2, n), rng.normal(0, 0.5, (n, n))
+        rows = []
+        for i in range(n):
+            for j in range(n):
+                if i != j:
+                    half = (strengths[i] - strengths[j] + 0.6 + peculiar[i, j] - peculiar[j, i]) / 2
+                    weights = np.array([np.exp(half), np.exp(-half), 0.6])
+                    verdict = rng.choice(["1", "2", "3"], p=weights / weights.sum())
+                    rows.append({"a1": f"r{i}", "a2": f"r{j}", "text": verdict})
+        found.append(_recorded(number, rows))
+    return found
+
+
 def pairwise() -> PairwiseJudge:
     """The text judge with ties, as `judge: tournament` builds it inside."""
     frame = load_frame(shipped("prompts") / "judges" / "pairwise.jinja")
@@ -136,7 +159,7 @@ def curve(data: list[Recorded], scheme: Any, select: str, calls: int | None, see
     }
 
 
-def plot(curves: Mapping[str, list[dict[str, Any]]], path: Path, n_ordered: int) -> None:
+def plot(curves: Mapping[str, list[dict[str, Any]]], path: Path, n_ordered: int, title: str) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -152,7 +175,7 @@ def plot(curves: Mapping[str, list[dict[str, Any]]], path: Path, n_ordered: int)
     axes.axvline(100 * BAR / n_ordered, color="grey", linewidth=0.8, linestyle=":")
     axes.set_xlabel(f"requests, % of all {n_ordered} ordered pairs")
     axes.set_ylabel("best–worst gap kept, %")
-    axes.set_title("Recorded GPT-4 tournament: 8 systems, 80 prompts; bands: 95 % of seeds", fontsize=10)
+    axes.set_title(f"{title}; bands: 95 % of seeds", fontsize=10)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=150)
@@ -163,14 +186,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     beside = Path(__file__).resolve().parents[2] / "shared" / "data" / "qlora"
     parser.add_argument("--data", type=Path, default=beside, help="folder with vicuna_pairwise_gpt4.jsonl.gz")
+    parser.add_argument("--simulated", action="store_true", help="drawn tournaments instead of recorded ones")
     parser.add_argument("--seeds", type=int, default=200)
     parser.add_argument("--plot", type=Path, default=None, help="a PNG or SVG to write; needs matplotlib")
     arguments = parser.parse_args()
     path = arguments.data / "vicuna_pairwise_gpt4.jsonl.gz"
-    if not path.exists():
+    if not path.exists() and not arguments.simulated:
         print(json.dumps({"skipped": f"{path.name} is not in {arguments.data}"}))
         return
-    data = load(path)
+    data = simulated() if arguments.simulated else load(path)
     n_ordered = len(data[0].replies)
     print(f"{'scheme':<28}{'calls':>6}{'share':>8}{'gap kept':>10}   95 % of seeds   prompts without a label")
     curves: dict[str, list[dict[str, Any]]] = {}
@@ -187,7 +211,8 @@ def main() -> None:
                 flush=True,
             )
     if arguments.plot:
-        plot(curves, arguments.plot, n_ordered)
+        source = "Simulated tournaments" if arguments.simulated else "Recorded GPT-4 tournament"
+        plot(curves, arguments.plot, n_ordered, f"{source}: 8 responses, 80 prompts")
     at_bar = {name: min(points, key=lambda p: abs(p["calls"] - BAR)) for name, points in curves.items()}
     ours, chance = at_bar["best_worst"], at_bar["random pairs"]
     print(
@@ -200,6 +225,7 @@ def main() -> None:
                 "random_gap_kept_95": [round(chance["low"], 4), round(chance["high"], 4)],
                 "swiss_gap_kept": round(at_bar["swiss"]["mean"], 4),
                 "seeds": arguments.seeds,
+                "simulated": arguments.simulated,
             }
         )
     )

@@ -41,6 +41,15 @@ def test_a_quarter_of_the_calls_keeps_most_of_the_gap(monkeypatch: pytest.Monkey
     assert replay.curve(data[:15], "best_worst", "bradley_terry", 56, 1)["mean"] == pytest.approx(1.0)
 
 
+def test_simulated_tournaments_need_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quarter of the calls, two seeds of 30 drawn prompts: active search well above random pairs."""
+    replay = benchmark("tournament_replay", monkeypatch)
+    data = replay.simulated(30)
+    active = replay.curve(data, "best_worst", "bradley_terry", None, 2)
+    chance = replay.curve(data, "random", "bradley_terry", None, 2)
+    assert active["mean"] > chance["mean"] + 0.03
+
+
 def test_promises_on_llmbar_are_kept_and_refused_where_they_must_be(monkeypatch: pytest.MonkeyPatch) -> None:
     """500 random halves, α = δ = 0.1."""
     folder = shared("llmbar")
