@@ -189,7 +189,7 @@ def test_a_folder_of_something_else_is_left_alone(
 
 
 def test_a_config_without_a_stage_is_told_so(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nothing to run: the config has none of prompts, generate, judge"):
+    with pytest.raises(ConfigError, match="nothing to run: the config has none of prompts, generate, revise, judge"):
         api.run({"run": str(tmp_path / "run")})
     assert not (tmp_path / "run").exists()
 
