@@ -22,6 +22,8 @@ __all__ = [
     "revise",
     "run",
     "train_dpo",
+    "train_kto",
+    "train_sft",
 ]
 
 if TYPE_CHECKING:
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
         revise,
         run,
         train_dpo,
+        train_kto,
+        train_sft,
     )
 
 

@@ -137,6 +137,28 @@ def export(run: str | Path, **section: Any) -> Path:
     return Path(run) / "dataset"
 
 
+def train_sft(
+    dataset: Data,
+    *,
+    model: str,
+    out: str | Path,
+    seed: int = 0,
+    args: Mapping[str, Any] | None = None,
+    **section: Any,
+) -> dict[str, Any]:
+    """Fine-tune `model` (a folder or a hub id) on good responses and write the trained model to the folder `out`.
+
+    `dataset`: pairs as for `train_dpo`, whose chosen responses are learnt, or with `on="demonstrations"` rows with
+    prompt and completion, or with messages. `args`: of `trl.SFTConfig`; `lora`: of `peft.LoraConfig`. Returns what
+    stands in out/training.json. Errors: UserError.
+    """
+    from rlaif.config import SFTSection
+    from rlaif.training.sft import train_sft as train
+
+    checked = configs.validate(SFTSection, {"model": model, "args": dict(args or {}), **section}, "train_sft")
+    return _train(train, checked, dataset, out, seed)
+
+
 def train_dpo(
     dataset: Data,
     *,
@@ -149,21 +171,49 @@ def train_dpo(
     """Train `model` (a folder or a hub id) with DPO and write the trained model to the folder `out`.
 
     `dataset`: what `export` wrote, a file, a hub id, or rows with prompt, chosen, rejected (and probability for
-    `soft_labels=True`). `args`: of `trl.DPOConfig`, by their own names; `lora`: of `peft.LoraConfig`. Returns what
-    stands in out/training.json. Errors: UserError.
+    `soft_labels=True`). `args`: of `trl.DPOConfig`, by their own names; `lora`: of `peft.LoraConfig`; `section`: the
+    other keys of `train.dpo:` in a pipeline. Returns what stands in out/training.json. Errors: UserError.
     """
-    from rlaif import io
     from rlaif.config import DPOSection
     from rlaif.training.dpo import train_dpo as train
 
-    given = {"model": model, "args": dict(args or {}), **section}
-    checked = configs.validate(DPOSection, given, "train_dpo")
+    checked = configs.validate(DPOSection, {"model": model, "args": dict(args or {}), **section}, "train_dpo")
+    return _train(train, checked, dataset, out, seed)
+
+
+def train_kto(
+    dataset: Data,
+    *,
+    model: str,
+    out: str | Path,
+    seed: int = 0,
+    args: Mapping[str, Any] | None = None,
+    **section: Any,
+) -> dict[str, Any]:
+    """Train `model` (a folder or a hub id) with KTO and write the trained model to the folder `out`.
+
+    `dataset`: what `export` wrote as `unpaired`, a file, a hub id, or rows with prompt, completion and label (true:
+    good, false: bad). `args`: of `trl.KTOConfig`; `lora`: of `peft.LoraConfig`. Returns what stands in
+    out/training.json. Errors: UserError.
+    """
+    from rlaif.config import KTOSection
+    from rlaif.training.kto import train_kto as train
+
+    checked = configs.validate(KTOSection, {"model": model, "args": dict(args or {}), **section}, "train_kto")
+    return _train(train, checked, dataset, out, seed)
+
+
+def _train(
+    train: Callable[[Any, str, Path, int], dict[str, Any]], section: Any, dataset: Data, out: str | Path, seed: int
+) -> dict[str, Any]:
+    from rlaif import io
+
     if isinstance(dataset, str | Path):
-        return _outside_loop(lambda: train(checked, str(dataset), Path(out), seed))
+        return _outside_loop(lambda: train(section, str(dataset), Path(out), seed))
     with tempfile.TemporaryDirectory(prefix="rlaif-") as temporary:
         path = Path(temporary) / "train.jsonl"
         io.write_jsonl(path, io.read_rows(dataset))
-        return _outside_loop(lambda: train(checked, path, Path(out), seed))
+        return _outside_loop(lambda: train(section, str(path), Path(out), seed))
 
 
 def evaluate(

@@ -23,7 +23,9 @@ STAGE_HELP = {
     "report": "write report.html and report.json",
 }
 TRAINER_HELP = {
+    "sft": "supervised fine-tuning on chosen responses or demonstrations, on TRL",
     "dpo": "direct preference optimisation, on TRL",
+    "kto": "Kahneman-Tversky optimisation on single responses, good or bad, on TRL",
 }
 _SET_HELP = "set a key of the config, for example judge.orders=random; may be given several times"
 _EPILOG = """\

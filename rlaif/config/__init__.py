@@ -9,7 +9,7 @@ from rlaif.config.data import Budget, EngineSpec, ExportSection, GenerateSection
 from rlaif.config.evaluation import EvaluateSection, ReportSection
 from rlaif.config.judging import JudgeSection, PairSection, ReviseSection
 from rlaif.config.pipeline import Pipeline, load
-from rlaif.config.training import DPOSection, TrainSection
+from rlaif.config.training import DPOSection, KTOSection, Replay, SFTSection, TrainSection
 
 __all__ = [
     "Budget",
@@ -19,11 +19,14 @@ __all__ = [
     "ExportSection",
     "GenerateSection",
     "JudgeSection",
+    "KTOSection",
     "PairSection",
     "Pipeline",
     "Price",
+    "Replay",
     "ReportSection",
     "ReviseSection",
+    "SFTSection",
     "Sampler",
     "Section",
     "Source",

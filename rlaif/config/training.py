@@ -6,9 +6,12 @@ dataset (`dataset`: a folder, a file or a hub id; default: what this run exporte
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field
 
 from rlaif.config.base import Section
+from rlaif.config.data import dataset_folder
 
 TRAINERS = ("sft", "reward", "dpo", "kto", "ppo", "grpo")  # in the order in which a pipeline runs them
 POLICIES = ("sft", "dpo", "kto", "ppo", "grpo")  # those whose output answers prompts
@@ -23,15 +26,61 @@ class TrainerSection(Section):
     lora: dict[str, Any] | None = None  # arguments of `peft.LoraConfig`
     quantization: dict[str, Any] | None = None  # of `transformers.BitsAndBytesConfig`: QLoRA, together with `lora`
 
+    @property
+    def exported(self) -> str:
+        """Which of a run's exports it trains on where `dataset` says nothing."""
+        return "dataset"
+
+    @property
+    def read(self) -> list[str]:
+        """The models and datasets that it names."""
+        return [value for value in (self.model, self.dataset) if value]
+
+
+class SFTSection(TrainerSection):
+    """`args`: of `trl.SFTConfig`."""
+
+    # chosen: the chosen responses of preference pairs, each once; demonstrations: prompt and completion, or messages
+    on: Literal["chosen", "demonstrations"] = "chosen"
+
+    @property
+    def exported(self) -> str:
+        return dataset_folder("pair" if self.on == "chosen" else "sft")
+
+
+class Replay(Section):
+    """Demonstrations mixed into preference training, so that the policy keeps what it could do."""
+
+    dataset: str  # prompt and completion, or messages: a folder, a file or a hub id
+    weight: float = Field(default=0.1, gt=0)  # of their mean −log π(token), beside the preference loss's 1
+
 
 class DPOSection(TrainerSection):
-    """`args`: of `trl.DPOConfig`."""
+    """`args`: of `trl.DPOConfig`. Of its loss_type, the first three keys fit sigmoid, sigmoid_norm, hinge, ipo, robust
+    and sft."""
 
     soft_labels: bool = False  # weigh each pair by `probability` (expected loss) instead of treating it as certain
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)  # share by which a label is moved to the other side
+    weight_column: str | None = None  # each pair's share of the loss: a column of numbers ≥ 0, divided by their mean
+    replay: Replay | None = None
+
+    @property
+    def read(self) -> list[str]:
+        return [*super().read, *([self.replay.dataset] if self.replay else [])]
+
+
+class KTOSection(TrainerSection):
+    """`args`: of `trl.KTOConfig`; desirable_weight and undesirable_weight among them."""
+
+    @property
+    def exported(self) -> str:
+        return dataset_folder("unpaired")
 
 
 class TrainSection(Section):
+    sft: SFTSection | None = None
     dpo: DPOSection | None = None
+    kto: KTOSection | None = None
 
     def section(self, name: str) -> TrainerSection | None:
         """The section of a trainer by name; None where it is absent."""

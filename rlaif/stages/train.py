@@ -19,6 +19,22 @@ def run_dpo(context: Context) -> dict[str, Any]:
     return {"rows": training["n_train"], "steps": training["steps"]}
 
 
+def run_sft(context: Context) -> dict[str, Any]:
+    from rlaif.training.sft import train_sft
+
+    section, dataset, out = prepared(context, "sft")
+    training = train_sft(section, dataset, out, context.config.seed)
+    return {"rows": training["n_train"], "steps": training["steps"]}
+
+
+def run_kto(context: Context) -> dict[str, Any]:
+    from rlaif.training.kto import train_kto
+
+    section, dataset, out = prepared(context, "kto")
+    training = train_kto(section, dataset, out, context.config.seed)
+    return {"rows": training["n_train"], "steps": training["steps"]}
+
+
 def prepared(context: Context, name: str) -> tuple[Any, Path | str, Path]:
     """The trainer's section with its model located, its dataset, and the folder to write.
 
@@ -31,7 +47,7 @@ def prepared(context: Context, name: str) -> tuple[Any, Path | str, Path]:
     folder = context.folder.path
     if section.model.startswith(RUN):
         section = section.model_copy(update={"model": trained(section.model, folder, f"train.{name}.model")})
-    return section, section.dataset or folder / "dataset", folder / "models" / name
+    return section, section.dataset or folder / section.exported, folder / "models" / name
 
 
 def trained(value: str, folder: Path, where: str) -> str:

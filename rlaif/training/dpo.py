@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 from rlaif.config import DPOSection
-from rlaif.errors import ConfigError
-from rlaif.training.data import Row, Splits, check_rows, load_splits, pair_fault, probability_fault
+from rlaif.errors import ConfigError, DataError
+from rlaif.training.data import (
+    Row,
+    Splits,
+    check_rows,
+    dataset_sha256,
+    load_splits,
+    located,
+    pair_fault,
+    probability_fault,
+)
+from rlaif.training.demonstrations import load_demonstrations
+from rlaif.training.dpo_trainer import PROBABILITY, WEIGHT, Additions, extended
 from rlaif.training.fitting import Method, no_empty_dataset, train
+from rlaif.training.losses import PAIRWISE
 
-_NEEDED_BY_SOFT_LABELS = {
-    "loss_type": ["sigmoid"],
-    "loss_weights": None,
+_NEEDED_BY_OWN_LOSS = {
     "f_divergence_type": "reverse_kl",
     "use_weighting": False,
     "ld_alpha": None,
     "precompute_ref_log_probs": True,
 }
+_SMOOTHED_BY_TRL = ("robust", "exo_pair", "aot", "aot_unpaired")
 
 
 def train_dpo(section: DPOSection, dataset: Path | str, out: Path, seed: int) -> dict[str, Any]:
-    """DPO on pairs: prompt, chosen, rejected (text or conversations) and, for soft labels, probability.
+    """DPO on pairs: prompt, chosen, rejected (text or conversations), for soft labels probability, and what
+    `section.weight_column` names.
 
-    What is read, written, returned and raised: `fitting.train`.
+    Weights are divided by their mean over the training pairs, so they say how much a pair counts beside another and
+    leave the learning rate alone. What is read, written, returned and raised: `fitting.train`.
     """
     return train(DPO(), section, dataset, out, seed)
 
@@ -32,77 +46,88 @@ class DPO(Method):
     name = "dpo"
     defaults = {"precompute_ref_log_probs": True}
 
+    def __init__(self) -> None:
+        self.additions = Additions()
+
     def config_class(self) -> Any:
         from trl import DPOConfig
 
         return DPOConfig
 
     def load(self, section: DPOSection, dataset: Path | str, cache: Path, seed: int) -> Splits:
-        columns = ["prompt", "chosen", "rejected"] + (["probability"] if section.soft_labels else [])
-        splits = load_splits(dataset, columns, cache)
+        named = [PROBABILITY] if section.soft_labels else []
+        named += [section.weight_column] if section.weight_column else []
+        columns = dict.fromkeys(["prompt", "chosen", "rejected", *named])
+        splits = load_splits(dataset, list(columns), cache)
         check_rows(splits, pair_fault, dataset)
         if section.soft_labels:
             check_rows(splits, probability_fault, dataset)
-        return splits
+        if section.weight_column:
+            splits = _weighted(splits, section, dataset)
+        self.additions = Additions(
+            probability=section.soft_labels,
+            weight=section.weight_column is not None,
+            label_smoothing=section.label_smoothing,
+            seed=seed,
+        )
+        return self._with_replay(splits, section, cache) if section.replay else splits
+
+    def _with_replay(self, splits: Splits, section: DPOSection, cache: Path) -> Splits:
+        assert section.replay is not None
+        source = section.replay.dataset
+        rows = load_demonstrations(located(source), cache, "demonstrations").train
+        if self.conversational(rows[0]) and not self.conversational(splits.train[0]):
+            raise DataError(f"{source}: conversations, but the pairs are plain text: the model saw no chat template")
+        self.additions = self.additions._replace(replay=rows, replay_weight=section.replay.weight)
+        facts = {"source": source, "sha256": dataset_sha256(rows), "rows": len(rows)}
+        return splits._replace(facts={**splits.facts, "replay_dataset": facts})
 
     def check(self, section: DPOSection, config: Any) -> None:
-        for name, needed in _NEEDED_BY_SOFT_LABELS.items() if section.soft_labels else ():
+        where = f"{self.where}.args"
+        if config.label_smoothing and not set(config.loss_type) & set(_SMOOTHED_BY_TRL):
+            raise ConfigError(
+                f"{where}.label_smoothing: TRL's loss {', '.join(config.loss_type)} does not read it; "
+                f"{self.where}.label_smoothing is conservative DPO's, loss_type: robust has its own"
+            )
+        if not self.additions.own_loss:
+            return
+        which = "soft_labels, label_smoothing and weight_column"
+        allowed = [*PAIRWISE, "sft"]
+        if not set(config.loss_type) <= set(allowed):
+            raise ConfigError(f"{where}.loss_type: {which} fit {', '.join(allowed)}, got {config.loss_type!r}")
+        for name, needed in _NEEDED_BY_OWN_LOSS.items():
             if getattr(config, name) != needed:
-                raise ConfigError(
-                    f"{self.where}.args.{name}: soft_labels need {needed!r}, got {getattr(config, name)!r}"
-                )
+                raise ConfigError(f"{where}.{name}: {which} need {needed!r}, got {getattr(config, name)!r}")
 
     def trainer(self, section: DPOSection, splits: Splits, **arguments: Any) -> Any:
         from trl import DPOTrainer
 
         base = no_empty_dataset(DPOTrainer, self.where)
-        return (soft_label_trainer(base) if section.soft_labels else base)(**arguments)
+        plain = not self.additions.own_loss and self.additions.replay is None
+        return (base if plain else extended(base, self.additions))(**arguments)
 
     def length(self, row: Row) -> int:
         return len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"]))
 
 
-def soft_label_trainer(base: Any) -> type[Any]:
-    """DPOTrainer whose loss is `losses.soft_dpo_loss` with the column `probability`.
+def _weighted(splits: Splits, section: DPOSection, dataset: Path | str) -> Splits:
+    """The column `weight`, its mean over the training pairs 1. Errors: DataError."""
+    column = str(section.weight_column)
 
-    Everything else, its logged metrics among it, stays TRL's: the forward pass is TRL's own, and its per-token
-    log-probabilities are read from it as it returns.
-    """
-    import torch
+    def fault(row: Row) -> str | None:
+        value = row[column]
+        ok = isinstance(value, int | float) and math.isfinite(value) and value >= 0
+        return None if ok else f"{column} must be a number of 0 or more, got {value!r}"
 
-    from rlaif.training.losses import soft_dpo_loss
+    check_rows(splits, fault, dataset)
+    mean = math.fsum(splits.train[column]) / len(splits.train)
+    if mean == 0:
+        raise DataError(f"{dataset} (train): every {column} is 0: there is nothing to train on")
 
-    class SoftLabelDPOTrainer(base):  # type: ignore[misc]
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)  # precomputes the reference with TRL's collator
-            collate: Any = vars(self)["data_collator"]
+    def weighted(split: Any) -> Any:
+        weights = [value / mean for value in split[column]]
+        unused = [column] if column != PROBABILITY or not section.soft_labels else []
+        return split.remove_columns(unused).add_column(WEIGHT, weights)
 
-            def with_probability(rows: list[dict[str, Any]]) -> dict[str, Any]:
-                batch: dict[str, Any] = collate(rows)
-                batch["probability"] = torch.tensor([float(row["probability"]) for row in rows])
-                return batch
-
-            self.data_collator = with_probability
-
-        def _set_signature_columns_if_needed(self) -> None:
-            super()._set_signature_columns_if_needed()
-            self._signature_columns: list[str] = [*{*self._signature_columns, "probability"}]
-
-        def compute_loss(
-            self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
-        ) -> Any:
-            probability = inputs["probability"]
-            batch = {key: value for key, value in inputs.items() if key != "probability"}
-            seen: list[Any] = []
-
-            def recording(**kwargs: Any) -> Any:
-                seen.append(model(**kwargs))
-                return seen[-1]
-
-            super().compute_loss(recording, batch)
-            chosen, rejected = seen[0].log_probs.sum(dim=1).chunk(2)  # (B,) each; 0 outside the responses
-            ratio = (chosen - batch["ref_chosen_logps"]) - (rejected - batch["ref_rejected_logps"])
-            loss = soft_dpo_loss(self.beta * ratio, probability.to(ratio.device)).mean()
-            return (loss, seen[0]) if return_outputs else loss
-
-    return SoftLabelDPOTrainer
+    test = None if splits.test is None else weighted(splits.test)
+    return splits._replace(train=weighted(splits.train), test=test, facts={**splits.facts, "mean_weight": mean})

@@ -60,8 +60,12 @@ class Method:
         return any(isinstance(row.get(name), list) for name in ("prompt", "messages", "chosen", "completion"))
 
     def length(self, row: Row) -> int:
-        """Tokens of a row of the trainer's own, prepared dataset, before it is cut; at most one number a row."""
+        """Tokens of a row of the trainer's own, prepared dataset, before it is cut."""
         raise NotImplementedError
+
+    def lengths(self, trainer: Any) -> list[int]:
+        """Tokens of each row that is trained on, before it is cut."""
+        return [self.length(row) for row in trainer.train_dataset]
 
     def finish(self, trainer: Any, section: Any, folder: Path, splits: Splits) -> dict[str, Any]:
         """After the model is in `folder`: anything more to write there; what it returns goes into the record."""
@@ -218,8 +222,9 @@ def no_empty_dataset(base: Any, where: str) -> Any:
         def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *rest: Any) -> Any:
             prepared = super()._prepare_dataset(dataset, processing_class, args, *rest)
             if not len(prepared):
+                which = rest[-1] if rest else "train"  # TRL's name of the split
                 raise DataError(
-                    f"{where}.args.max_length: {args.max_length}: every prompt is longer, no row is left to train on"
+                    f"{where}.args.max_length: {args.max_length}: every prompt is longer, no row of {which} is left"
                 )
             return prepared
 
@@ -229,7 +234,7 @@ def no_empty_dataset(base: Any, where: str) -> Any:
 
 def _fit(method: Method, trainer: Any, checkpoint: Path | None, n_rows: int) -> dict[str, Any]:
     """Train, measure the test split, and return what training.json says about it."""
-    lengths = [method.length(row) for row in trainer.train_dataset]
+    lengths = method.lengths(trainer)
     limit = trainer.args.max_length
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     common.check_finite(trainer.model, method.where)

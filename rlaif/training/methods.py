@@ -8,7 +8,9 @@ from rlaif.errors import ConfigError
 from rlaif.training.fitting import Method
 
 _METHODS = {
+    "sft": "rlaif.training.sft:SFT",
     "dpo": "rlaif.training.dpo:DPO",
+    "kto": "rlaif.training.kto:KTO",
 }
 
 

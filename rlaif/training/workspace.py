@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 from rlaif.errors import StoreError
 
 TRAINING_FILE = "training.json"
+log = logging.getLogger("rlaif.training")
 
 
 class Workspace:
@@ -40,8 +42,11 @@ class Workspace:
     def begin(self, plan: Mapping[str, Any]) -> Path | None:
         """The newest whole checkpoint of the same plan, or None after clearing what another plan left."""
         path, wanted = self.root / "plan.json", json.loads(json.dumps(plan, default=str))
-        found = self._newest() if _read(path) == wanted else None
+        earlier = _read(path)
+        found = self._newest() if earlier == wanted else None
         if found is None:
+            if self._newest() is not None:
+                log.warning("%s: starts afresh: %s", self.out, _difference(earlier, wanted))
             shutil.rmtree(self.checkpoints)
             self.checkpoints.mkdir()
             path.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
@@ -74,6 +79,13 @@ class Workspace:
         # trainer_state.json is written last, so a checkpoint that has a readable one is whole
         whole = [folder for folder in self.checkpoints.glob("checkpoint-*") if _read(folder / "trainer_state.json")]
         return max(whole, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+
+
+def _difference(earlier: Any, wanted: Mapping[str, Any]) -> str:
+    """Why the checkpoints that are there are not continued from."""
+    there = earlier if isinstance(earlier, dict) else {}
+    names = sorted(name for name in {*there, *wanted} if there.get(name) != wanted.get(name))
+    return f"the checkpoints of another training are there, which differs in {', '.join(names)}; they are deleted"
 
 
 def _read(path: Path) -> Any:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
+from importlib import util
 from pathlib import Path
 from typing import Any
 
 import pytest
-from training_data import build_model, pairs
+from training_data import build_model, killed_after_step_4, pairs, same, weights
 
 from rlaif.config import DPOSection
 from rlaif.errors import ConfigError, UserError
@@ -25,16 +23,6 @@ QUICK: dict[str, Any] = {"max_steps": 4, "per_device_train_batch_size": 4, "lear
 
 def section(model: Path, *, args: dict[str, Any] | None = None, **options: Any) -> DPOSection:
     return DPOSection(model=str(model), args={**QUICK, **(args or {})}, **options)
-
-
-def weights(folder: Path) -> dict[str, Any]:
-    from safetensors.torch import load_file
-
-    return load_file(folder / "model.safetensors")
-
-
-def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    return a.keys() == b.keys() and all((a[name] == b[name]).all() for name in a)
 
 
 def test_learns_and_writes_a_whole_model(tiny_model: Path, write_dataset: Write, tmp_path: Path) -> None:
@@ -109,6 +97,28 @@ def test_uncertain_pairs_pull_less(tiny_model: Path, write_dataset: Write, tmp_p
     assert abs(margins[0.5]) < 0.05
 
 
+def test_soft_labels_with_an_sft_term_weights_and_replay(
+    tiny_model: Path, write_dataset: Write, tmp_path: Path
+) -> None:
+    rows = [{**row, "trust": i % 3} for i, row in enumerate(pairs(16))]
+    shown = [{"messages": [*row["prompt"], *row["chosen"]]} for row in pairs(3)]
+    data, replay = write_dataset(train=rows, test=rows[:3]), write_dataset("shown", train=shown)
+    job = section(
+        tiny_model,
+        soft_labels=True,
+        weight_column="trust",
+        replay={"dataset": str(replay), "weight": 0.5},
+        args={"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.1], "max_steps": 12},
+    )
+    result = train_dpo(job, data, tmp_path / "o", seed=1)
+    assert result["mean_weight"] == pytest.approx(15 / 16)  # 0, 1, 2, 0, 1, 2, … over 16 rows
+    assert result["replay_dataset"]["rows"] == 3 and len(result["replay_dataset"]["sha256"]) == 64
+    nll = [row["replay/nll"] for row in result["history"]]
+    assert nll[0] == pytest.approx(5.6, abs=0.5)  # log(284 tokens) = 5.65: a random model
+    assert nll[-1] < nll[0] - 1
+    assert result["test"]["rewards/margins"] > 0
+
+
 def test_lora_is_merged_and_kept(tiny_model: Path, write_dataset: Write, tmp_path: Path) -> None:
     lora = {"r": 4, "target_modules": ["q_proj", "v_proj"]}
     out = tmp_path / "policy"
@@ -123,34 +133,13 @@ def test_lora_is_merged_and_kept(tiny_model: Path, write_dataset: Write, tmp_pat
     assert not (out / "adapter_config.json").exists()  # else the folder would load as an adapter
 
 
-KILLED = """
-import os, signal, sys
-from transformers import Trainer
-from rlaif.config import DPOSection
-from rlaif.training.dpo import train_dpo
-
-save = Trainer._save_checkpoint
-def save_and_die(self, *args, **kwargs):
-    save(self, *args, **kwargs)
-    if self.state.global_step == 4:
-        os.kill(os.getpid(), signal.SIGKILL)
-Trainer._save_checkpoint = save_and_die
-train_dpo(DPOSection.model_validate_json(sys.argv[1]), sys.argv[2], __import__("pathlib").Path(sys.argv[3]), seed=1)
-"""
-
-
 def test_goes_on_after_a_kill(tiny_model: Path, write_dataset: Write, tmp_path: Path) -> None:
     """Killed after step 4 of 6, then run again: the weights of an unkilled run."""
     data = write_dataset(train=pairs(16))
     job = section(tiny_model, args={"max_steps": 6, "save_strategy": "steps", "save_steps": 2})
     train_dpo(job, data, tmp_path / "whole", seed=1)
     killed = tmp_path / "killed"
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, job.model_dump_json(), str(data), str(killed)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-    )
-    assert done.returncode == -signal.SIGKILL and not killed.exists()
+    killed_after_step_4("dpo", job, data, killed)
     result = train_dpo(job, data, killed, seed=1)
     assert result["resumed_from_step"] == 4 and result["steps"] == 6
     assert [row["step"] for row in result["history"]] == [1, 2, 3, 4, 5, 6]
@@ -208,9 +197,37 @@ def refused(job: DPOSection, data: Path, tmp_path: Path, message: str) -> None:
     assert list(out.parent.iterdir()) == []
 
 
-def test_soft_labels_need_the_sigmoid_loss(tiny_model: Path, write_dataset: Write, tmp_path: Path) -> None:
-    job = section(tiny_model, soft_labels=True, args={"loss_type": "ipo"})
-    refused(job, write_dataset(train=pairs(8)), tmp_path, "loss_type: soft_labels need ['sigmoid'], got ['ipo']")
+@pytest.mark.parametrize(
+    ("options", "args", "message"),
+    [
+        ({"soft_labels": True}, {"loss_type": "apo_zero"}, "args.loss_type: soft_labels, label_smoothing and weight"),
+        ({"soft_labels": True}, {"ld_alpha": 0.5}, "args.ld_alpha: soft_labels, label_smoothing and weight_"),
+        ({"weight_column": "judge_margin"}, {"precompute_ref_log_probs": False}, "args.precompute_ref_log_probs: "),
+        ({}, {"label_smoothing": 0.1}, "args.label_smoothing: TRL's loss sigmoid does not read it; train.dpo"),
+        ({"weight_column": "chosen"}, {}, "row 0: chosen must be a number of 0 or more"),
+        ({"weight_column": "nothing"}, {}, "missing column nothing"),
+        ({"replay": {"dataset": "no/where/at/all"}}, {}, "no/where/at/all: no such dataset folder or file"),
+        ({"quantization": {"load_in_4bits": True}}, {}, "quantization.load_in_4bits: BitsAndBytesConfig has no such"),
+        ({"quantization": {"load_in_4bit": True}}, {}, "train.dpo.quantization: needs bitsandbytes"),
+        ({}, {"model_init_kwargs": {"trust_remote_code": True}}, "trust_remote_code: code from a model's repository"),
+        ({}, {"model_init_kwargs": {"use_safetensors": False}}, "use_safetensors: pickled weights are never loaded"),
+    ],
+    ids=[
+        "loss", "length_weights", "live_reference", "ignored_smoothing", "weights_of_text", "no_weights", "no_replay",
+        "unknown_quantization", "no_bitsandbytes", "remote_code", "pickles",
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_together(
+    tiny_model: Path,
+    write_dataset: Write,
+    tmp_path: Path,
+    options: dict[str, Any],
+    args: dict[str, Any],
+    message: str,
+) -> None:
+    if "quantization" in options and "bitsandbytes" in message and util.find_spec("bitsandbytes"):
+        pytest.skip("bitsandbytes is installed here")
+    refused(section(tiny_model, args=args, **options), write_dataset(train=pairs(8)), tmp_path, message)
 
 
 def row_without(name: str) -> list[dict[str, Any]]:

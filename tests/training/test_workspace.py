@@ -75,3 +75,11 @@ def test_unwritable_place_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot write a model here"):
         Workspace(tmp_path / "file" / "policy")
+
+
+def test_another_plan_says_what_differs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    workspace = Workspace(tmp_path / "policy")
+    workspace.begin({"seed": 1, "model": "a"})
+    checkpoint(workspace, 9)
+    Workspace(tmp_path / "policy").begin({"seed": 2, "model": "a"})
+    assert "starts afresh" in caplog.text and "differs in seed;" in caplog.text

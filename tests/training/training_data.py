@@ -64,3 +64,47 @@ def build_model(folder: Path, *, template: str | None = TEMPLATE, pad: bool = Tr
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def weights(folder: Path) -> dict[str, Any]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether two sets of weights are equal, bit for bit."""
+    return a.keys() == b.keys() and all((a[name] == b[name]).all() for name in a)
+
+
+# dies by SIGKILL once it has written the checkpoint of step 4; arguments: trainer, section, data, out
+KILLED = """
+import importlib, os, signal, sys
+from pathlib import Path
+from transformers import Trainer
+from rlaif import config
+
+save = Trainer._save_checkpoint
+def save_and_die(self, *args, **kwargs):
+    save(self, *args, **kwargs)
+    if self.state.global_step == 4:
+        os.kill(os.getpid(), signal.SIGKILL)
+Trainer._save_checkpoint = save_and_die
+name, section, data, out = sys.argv[1:]
+train = getattr(importlib.import_module(f"rlaif.training.{name}"), f"train_{name}")
+train(getattr(config, f"{name.upper()}Section").model_validate_json(section), data, Path(out), seed=1)
+"""
+
+
+def killed_after_step_4(trainer: str, section: Any, data: Path, out: Path) -> None:
+    import signal
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, trainer, section.model_dump_json(), str(data), str(out)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()[-500:]
+    assert not out.exists()
