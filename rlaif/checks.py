@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from rlaif.config import Pipeline
+from rlaif.config.data import KINDS, dataset_folder
+from rlaif.config.training import TRAINERS
 from rlaif.engines.base import IN_PROCESS
 from rlaif.errors import ConfigError
 from rlaif.stages.base import Context
@@ -84,7 +86,27 @@ def _after(context: Context, role: str) -> None:
     context.engine(role)
 
 
+def _trainer(name: str) -> Callable[[Context], None]:
+    def check(context: Context) -> None:
+        config, where = context.config, f"train.{name}"
+        section = config.train.section(name) if config.train else None
+        if section is None:
+            raise ConfigError(f"{where}: this config has no such section")
+        if section.dataset is not None or config.export is None:
+            return
+        written = {dataset_folder(kind): kind for kind in KINDS}
+        kind = written[section.exported]
+        if kind not in config.export.kinds and not (context.folder.path / section.exported).exists():
+            raise ConfigError(
+                f"{where}: reads {section.exported}/, which export does not write: add {kind} to export.kinds, or "
+                f"set {where}.dataset"
+            )
+
+    return check
+
+
 _CHECKS: dict[str, Callable[[Context], None]] = {
+    **{name: _trainer(name) for name in TRAINERS},
     "generate": _generate,
     "revise": _revise,
     "judge": _judge,

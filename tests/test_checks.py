@@ -42,6 +42,15 @@ def judged(tmp_path: Path, server: StubHandle, monkeypatch: pytest.MonkeyPatch) 
         (["pair", "run", "--set", "pair.min_marg=0.1"], "run/manifest.json with --set: pair.min_marg: unknown key"),
         (["pair", "rows.jsonl"], "rows.jsonl: rlaif pair needs a run folder"),
         (["train", "dpo", "rows.jsonl", "--run", "t"], "name the starting model with --model"),
+        (["train", "sft", "run"], "train.sft: this config has no such section"),
+        (
+            ["train", "dpo", "run", "--model", "m", "--set", "train.dpo.label_smoothing=0.5"],
+            "label_smoothing: Input sh",
+        ),
+        (
+            ["train", "kto", "run", "--model", "m", "--set", "export.kinds=[pair]"],
+            "train.kto: reads dataset-unpaired/, which export does not write: add unpaired to export.kinds",
+        ),
     ],
 )
 def test_a_wrong_command_is_one_line_and_changes_nothing(

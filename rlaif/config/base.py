@@ -28,10 +28,21 @@ class Source(Section):
     limit: int | None = Field(default=None, ge=1)  # rows, from the top
 
 
+class _TextKeys(yaml.SafeLoader):
+    """A safe loader for which a key is text: YAML 1.1 reads the key `on` as true."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:bool":
+                key.tag = "tag:yaml.org,2002:str"
+        return node
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML mapping, safe-loaded. Errors: ConfigError with the line."""
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        raw = yaml.load(path.read_text(encoding="utf-8"), _TextKeys)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:

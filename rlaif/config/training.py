@@ -56,8 +56,8 @@ class Replay(Section):
 
 
 class DPOSection(TrainerSection):
-    """`args`: of `trl.DPOConfig`. Of its loss_type, the first three keys fit sigmoid, sigmoid_norm, hinge, ipo, robust
-    and sft."""
+    """`args`: of `trl.DPOConfig`. Of its loss types, the first three keys fit sigmoid, sigmoid_norm, hinge, ipo,
+    robust and sft."""
 
     soft_labels: bool = False  # weigh each pair by `probability` (expected loss) instead of treating it as certain
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)  # share by which a label is moved to the other side
