@@ -150,6 +150,23 @@ def test_train_dpo_on_rows(tmp_path: Path) -> None:
         rlaif.train_dpo(conversations, model="shipped:data/tiny/policy", out=out, args={"max_stepz": 1})
 
 
+@pytest.mark.integration  # loads torch and TRL
+def test_train_sft_and_kto_on_rows(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": [{"role": "user", "content": f"How can I bake bread {n}?"}],
+         "completion": [{"role": "assistant", "content": "Mix flour."}], "label": n % 2 == 0}
+        for n in range(8)
+    ]  # fmt: skip
+    args = {"max_steps": 1}
+    first = rlaif.train_sft(
+        rows, model="shipped:data/tiny/policy", out=tmp_path / "sft", on="demonstrations", args=args
+    )
+    then = rlaif.train_kto(rows, model=str(tmp_path / "sft"), out=tmp_path / "kto", args=args)
+    assert (first["method"], first["steps"], then["method"], then["steps"]) == ("sft", 1, "kto", 1)
+    with pytest.raises(ConfigError, match="train_sft: on: Input should be 'chosen' or 'demonstrations'"):
+        rlaif.train_sft(rows, model="m", out=tmp_path / "x", on="rejected")
+
+
 def test_the_engine_in_the_docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (Path(__file__).parent.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
     code = page.partition("```python\n")[2].partition("```")[0]
