@@ -81,43 +81,49 @@ def extended(base: Any, additions: Additions) -> Any:
 
             loss = super().compute_loss(recording, batch)
             if additions.own_loss:
-                loss = self._preference_loss(seen[0], batch, inputs)
+                loss = _preference_loss(self, additions, seen[0], batch, inputs)
             if "replay_input_ids" in inputs:
-                loss = loss + additions.replay_weight * self._replay_loss(model, inputs)
+                loss = loss + additions.replay_weight * _replay_loss(self, model, inputs)
             return (loss, seen[0]) if return_outputs else loss
 
-        def _preference_loss(self, outputs: Any, batch: dict[str, Any], inputs: dict[str, Any]) -> Any:
-            logps = outputs.log_probs.sum(dim=1)  # (2B,); 0 outside the responses
-            ones = torch.ones(len(logps) // 2, device=logps.device)
-            probability = inputs[PROBABILITY].to(logps.device) if additions.probability else ones
-            loss = preference_loss(
-                logps,
-                torch.cat([batch["ref_chosen_logps"], batch["ref_rejected_logps"]]),
-                batch["completion_mask"].sum(dim=1),
-                moved(probability, additions.label_smoothing),
-                inputs[WEIGHT].to(logps.device) if additions.weight else ones,
-                list(zip(self.loss_types, self.loss_weights, strict=True)),
-                beta=self.beta,
-                epsilon=self.label_smoothing,
-            )
-            return loss + self.router_aux_loss_coef * outputs.aux_loss if self.aux_loss_enabled else loss
-
-        def _replay_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
-            """The mean over the demonstrations' tokens of −log π."""
-            ids, mask = inputs["replay_input_ids"], inputs["replay_completion_mask"]
-            outputs = model(
-                input_ids=ids,
-                attention_mask=inputs["replay_attention_mask"],
-                labels=ids.masked_fill(mask == 0, -100),
-                use_cache=False,
-                fused_lm_head=True,
-            )
-            loss = -outputs.log_probs.sum() / mask[:, 1:].sum().clamp(min=1)
-            mode = "train" if self.model.training else "eval"
-            self._metrics[mode]["replay/nll"].append(self.accelerator.gather(loss.detach()).mean().item())
-            return loss
-
     return ExtendedDPOTrainer
+
+
+def _preference_loss(
+    trainer: Any, additions: Additions, outputs: Any, batch: dict[str, Any], inputs: dict[str, Any]
+) -> Any:
+    import torch
+
+    logps = outputs.log_probs.sum(dim=1)  # (2B,); 0 outside the responses
+    ones = torch.ones(len(logps) // 2, device=logps.device)
+    probability = inputs[PROBABILITY].to(logps.device) if additions.probability else ones
+    loss = preference_loss(
+        logps,
+        torch.cat([batch["ref_chosen_logps"], batch["ref_rejected_logps"]]),
+        batch["completion_mask"].sum(dim=1),
+        moved(probability, additions.label_smoothing),
+        inputs[WEIGHT].to(logps.device) if additions.weight else ones,
+        list(zip(trainer.loss_types, trainer.loss_weights, strict=True)),
+        beta=trainer.beta,
+        epsilon=trainer.label_smoothing,
+    )
+    return loss + trainer.router_aux_loss_coef * outputs.aux_loss if trainer.aux_loss_enabled else loss
+
+
+def _replay_loss(trainer: Any, model: Any, inputs: dict[str, Any]) -> Any:
+    """The mean over the demonstrations' tokens of −log π."""
+    ids, mask = inputs["replay_input_ids"], inputs["replay_completion_mask"]
+    outputs = model(
+        input_ids=ids,
+        attention_mask=inputs["replay_attention_mask"],
+        labels=ids.masked_fill(mask == 0, -100),
+        use_cache=False,
+        fused_lm_head=True,
+    )
+    loss = -outputs.log_probs.sum() / mask[:, 1:].sum().clamp(min=1)
+    mode = "train" if trainer.model.training else "eval"
+    trainer._metrics[mode]["replay/nll"].append(trainer.accelerator.gather(loss.detach()).mean().item())
+    return loss
 
 
 def _as_pairs(demonstrations: Any) -> Any:
