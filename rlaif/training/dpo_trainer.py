@@ -97,15 +97,17 @@ def _preference_loss(
     logps = outputs.log_probs.sum(dim=1)  # (2B,); 0 outside the responses
     ones = torch.ones(len(logps) // 2, device=logps.device)
     probability = inputs[PROBABILITY].to(logps.device) if additions.probability else ones
+    lengths = batch["completion_mask"].sum(dim=1)
     loss = preference_loss(
         logps,
         torch.cat([batch["ref_chosen_logps"], batch["ref_rejected_logps"]]),
-        batch["completion_mask"].sum(dim=1),
+        lengths,
         moved(probability, additions.label_smoothing),
         inputs[WEIGHT].to(logps.device) if additions.weight else ones,
         list(zip(trainer.loss_types, trainer.loss_weights, strict=True)),
         beta=trainer.beta,
         epsilon=trainer.label_smoothing,
+        chosen_tokens=_shared(trainer, lengths.chunk(2)[0].sum()),
     )
     return loss + trainer.router_aux_loss_coef * outputs.aux_loss if trainer.aux_loss_enabled else loss
 
@@ -120,10 +122,16 @@ def _replay_loss(trainer: Any, model: Any, inputs: dict[str, Any]) -> Any:
         use_cache=False,
         fused_lm_head=True,
     )
-    loss = -outputs.log_probs.sum() / mask[:, 1:].sum().clamp(min=1)
+    loss = -outputs.log_probs.sum() / _shared(trainer, mask[:, 1:].sum())
     mode = "train" if trainer.model.training else "eval"
     trainer._metrics[mode]["replay/nll"].append(trainer.accelerator.gather(loss.detach()).mean().item())
     return loss
+
+
+def _shared(trainer: Any, n_tokens: Any) -> Any:
+    """The mean over processes of a number of tokens, at least 1: what a sum over this process's tokens is divided by,
+    so that the mean of the processes' losses, which DDP takes, is the mean over all tokens."""
+    return trainer.accelerator.gather(n_tokens.float()).mean().clamp(min=1)
 
 
 def _as_pairs(demonstrations: Any) -> Any:

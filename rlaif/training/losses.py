@@ -99,13 +99,15 @@ def preference_loss(
     *,
     beta: float,
     epsilon: float = 0.0,
+    chosen_tokens: Tensor | None = None,
 ) -> Tensor:
     """The loss of a batch of B pairs: Σ_k c_k · mean_i w_i · [p_i · L_k(h_i) + (1 − p_i) · L_k(−h_i)]; a scalar.
 
     logps, ref_logps: (2B,) log π and log π_ref of the responses, the chosen ones first, in nats, summed over their
     tokens; lengths: (2B,) their tokens; probability, weight: (B,). types: TRL's names (`PAIRWISE`, and "sft") with
     their coefficients c_k. "sft" is TRL's term, whatever the label: the mean over the chosen responses' tokens of
-    −log π, here with w_i on the tokens of pair i.
+    −log π, here with w_i on the tokens of pair i. chosen_tokens: what that sum is divided by, where the batch is one
+    process's part of a larger one; default: the chosen responses' tokens in this batch.
     """
     ratios = logps - ref_logps
     per_token = ratios / lengths.clamp(min=1)
@@ -113,7 +115,8 @@ def preference_loss(
     for name, coefficient in types:
         if name == "sft":
             chosen, n_tokens = logps.chunk(2)[0], lengths.chunk(2)[0]
-            total = total - coefficient * (weight * chosen).sum() / n_tokens.sum()
+            divisor = n_tokens.sum() if chosen_tokens is None else chosen_tokens
+            total = total - coefficient * (weight * chosen).sum() / divisor
             continue
         kind = PAIRWISE[name]
         chosen, rejected = (per_token if kind.per_token else ratios).chunk(2)
