@@ -23,7 +23,7 @@ STAGE_HELP = {
     "report": "write report.html and report.json",
 }
 TRAINER_HELP = {
-    "sft": "supervised fine-tuning on chosen responses or demonstrations, on TRL",
+    "sft": "supervised fine-tuning on chosen or revised responses or demonstrations, on TRL",
     "dpo": "direct preference optimisation, on TRL",
     "kto": "Kahneman-Tversky optimisation on single responses, good or bad, on TRL",
 }

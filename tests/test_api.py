@@ -163,7 +163,7 @@ def test_train_sft_and_kto_on_rows(tmp_path: Path) -> None:
     )
     then = rlaif.train_kto(rows, model=str(tmp_path / "sft"), out=tmp_path / "kto", args=args)
     assert (first["method"], first["steps"], then["method"], then["steps"]) == ("sft", 1, "kto", 1)
-    with pytest.raises(ConfigError, match="train_sft: on: Input should be 'chosen' or 'demonstrations'"):
+    with pytest.raises(ConfigError, match="train_sft: on: Input should be 'chosen', 'revised' or 'demonstrations'"):
         rlaif.train_sft(rows, model="m", out=tmp_path / "x", on="rejected")
 
 

@@ -40,12 +40,13 @@ class TrainerSection(Section):
 class SFTSection(TrainerSection):
     """`args`: of `trl.SFTConfig`."""
 
-    # chosen: the chosen responses of preference pairs, each once; demonstrations: prompt and completion, or messages
-    on: Literal["chosen", "demonstrations"] = "chosen"
+    # chosen: the chosen responses of preference pairs, each once; demonstrations: prompt and completion, or messages;
+    # revised: the same, by default what `revise` made of the responses
+    on: Literal["chosen", "revised", "demonstrations"] = "chosen"
 
     @property
     def exported(self) -> str:
-        return dataset_folder("pair" if self.on == "chosen" else "sft")
+        return dataset_folder({"chosen": "pair", "revised": "revised", "demonstrations": "sft"}[self.on])
 
 
 class Replay(Section):

@@ -10,15 +10,15 @@ from typing import Any, Literal
 from rlaif.errors import DataError
 from rlaif.training.data import Row, Splits, check_rows, load_splits
 
-Source = Literal["chosen", "demonstrations"]
+Source = Literal["chosen", "revised", "demonstrations"]
 
 
 def load_demonstrations(dataset: Path | str, cache: Path, on: Source) -> Splits:
     """Rows with `prompt` and `completion`, each once; the facts say how many duplicates went.
 
-    on "chosen": of pairs, the chosen response. on "demonstrations": prompt and completion as they are, or `messages`,
-    of which every assistant turn is one row: what comes before it is its prompt, so that the loss is on the
-    assistant's tokens whatever the chat template says of them. Errors: DataError.
+    on "chosen": of pairs, the chosen response. on "revised" or "demonstrations": prompt and completion as they are,
+    or `messages`, of which every assistant turn is one row: what comes before it is its prompt, so that the loss is
+    on the assistant's tokens whatever the chat template says of them. Errors: DataError.
     """
 
     def columns(there: list[str]) -> list[str]:

@@ -40,6 +40,7 @@ def test_what_a_trainer_reads(tmp_path: Path) -> None:
         "dataset-unpaired",
     ]
     assert train.sft.model_copy(update={"on": "chosen"}).exported == "dataset"
+    assert train.sft.model_copy(update={"on": "revised"}).exported == "dataset-revised"
     assert train.dpo.read == ["run:sft", "mine/demos"]
     assert train.policy == "kto"
 
