@@ -149,8 +149,8 @@ def train_sft(
     """Fine-tune `model` (a folder or a hub id) on good responses and write the trained model to the folder `out`.
 
     `dataset`: pairs as for `train_dpo`, whose chosen responses are learnt, or with `on="demonstrations"` (or
-    "revised") rows with prompt and completion, or with messages. `args`: of `trl.SFTConfig`; `lora`: of `peft.LoraConfig`. Returns what
-    stands in out/training.json. Errors: UserError.
+    "revised") rows with prompt and completion, or with messages. `args`: of `trl.SFTConfig`; `lora`: of
+    `peft.LoraConfig`. Returns what stands in out/training.json. Errors: UserError.
     """
     from rlaif.config import SFTSection
     from rlaif.training.sft import train_sft as train
