@@ -123,6 +123,14 @@ def _json_file(path: Path) -> Iterator[Located]:
         yield where, _as_row(value, where)
 
 
+def read_document(path: Path) -> Any:
+    """A whole .json file (also .gz), whatever it holds. Errors: DataError."""
+    try:
+        return _parse_json("".join(_text_lines(path)), str(path))
+    except (OSError, EOFError) as error:
+        raise DataError(f"{path}: cannot read: {getattr(error, 'strerror', None) or error}") from None
+
+
 def _parse_json(text: str, where: str) -> Any:
     try:
         return msgspec.json.decode(text)
