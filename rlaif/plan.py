@@ -143,7 +143,7 @@ def _judge_loads(
             break
         some.append(group)
         n_sampled += n_lineups
-    n_tasks = sum(count_lineups(len(responses), judge.arity, pairs) for _, responses in groups)
+    n_tasks = sum(count_lineups(prompt, len(responses), judge.arity, pairs) for prompt, responses in groups)
     scale = n_tasks / n_sampled if n_sampled else 0
     found: dict[str, dict[str, Request]] = {}
     for task in tasks(some, judge.arity, pairs, context.config.seed, []):

@@ -25,6 +25,7 @@ class Source(Section):
     split: str = "train"  # only for Hugging Face datasets
     config_name: str | None = None  # likewise
     columns: dict[str, str] = {}  # our name → the column's name: prompt, id, reference, domain, responses, …
+    params: dict[str, str | int | float] = {}  # only for a recording (.yaml): over its own
     limit: int | None = Field(default=None, ge=1)  # rows, from the top
 
 

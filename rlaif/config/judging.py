@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from rlaif.config.base import Section, telling_fault
+from rlaif.config.parsing import ParseSection
 
 
 class JudgeSection(Section):
@@ -17,9 +18,11 @@ class JudgeSection(Section):
     # of a constitution: one sampled per comparison by weight, every one, or so many, each as likely as the others
     # (their weights count when they are put together)
     principles: Literal["one", "all"] | Annotated[int, Field(ge=1)] = "one"
-    orders: Literal["both", "random"] = "both"  # both shown orders, or one picked at random per comparison; of a
-    # tournament the default is random, which it draws so that each is shown first as often as second
-    pairs: Literal["all", "adjacent"] = "all"  # which of a prompt's responses meet: all, or i with i+1 around a ring
+    # both shown orders, one picked at random per comparison, or the one in which the responses come; of a tournament
+    # the default is random, which it draws so that each is shown first as often as second
+    orders: Literal["both", "random", "given"] = "both"
+    # which of a prompt's responses meet: all, i with i+1 around a ring, or those that a recording lists (else all)
+    pairs: Literal["all", "adjacent", "listed"] = "all"
     # where the verdict comes from. rationale: the judge reasons in a first reply, and the log-probs are read after it
     read: Literal["auto", "logprobs", "text", "rationale"] = "auto"
     ties: bool = False  # whether the judge may answer with a tie, the label C; without it, it must choose
@@ -33,6 +36,7 @@ class JudgeSection(Section):
     # a judge that thinks first needs room for it in both; 2 catches one that begins a sentence with the article "A"
     temperature: float = Field(default=0.0, ge=0)
     min_label_mass: float = Field(default=0.5, ge=0, le=1)  # below it a log-prob verdict is unparsed
+    parse: ParseSection | None = None  # texts in other words than ours; default: what a replayed recording says
     extra: dict[str, Any] = {}  # passed to the engine with every request
     options: dict[str, Any] = {}  # passed to the judge's constructor
     members: dict[str, dict[str, Any]] = {}  # of judges made of judges: name → the keys that differ from this section

@@ -19,7 +19,7 @@ BUILT_IN = {
     "openai": "rlaif.engines.openai:OpenAIEngine",
     "transformers": "rlaif.engines.transformers:TransformersEngine",
     "vllm": "rlaif.engines.vllm:VLLMEngine",
-    "replay": "rlaif.engines.replay:ReplayEngine",
+    "replay": "rlaif.engines.replay:replay",
     "scripted": "rlaif.engines.scripted:ScriptedEngine",
 }
 IN_PROCESS = {"transformers", "vllm"}  # they load a model: their stage gets a process of its own

@@ -1,4 +1,5 @@
-"""Recorded replies from an earlier run's journal, found by what was asked and not by who was asked."""
+"""Recorded replies, found by what was asked and not by who was asked: of an earlier run's journal by the words of the
+request (`ReplayEngine`), of other people's judgments by what is judged (`RecordingEngine`)."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import hashlib
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,6 +17,9 @@ from rlaif.errors import ConfigError, EngineError, RequestFailed
 from rlaif.paths import resolve
 from rlaif.records import SCHEMA_VERSION, Message, Reply, Request
 from rlaif.store import content_key
+
+if TYPE_CHECKING:
+    from rlaif.recordings import Recording
 
 _GZIP_MAGIC = b"\x1f\x8b"
 
@@ -38,6 +42,18 @@ class _Row(msgspec.Struct):
     reply: Reply
 
 
+def replay(path: str, by: str | None = None, **options: Any) -> ReplayEngine | RecordingEngine:
+    """The engine for `path`: a recording (.yaml) is replayed by `subject`, a journal by `content`."""
+    from rlaif.recordings import is_recording
+
+    kind = "subject" if is_recording(path) else "content"
+    if by not in (None, kind):
+        raise ConfigError(
+            f"replay: by: {by!r}; allowed for {path}: {kind} (journals by content, recordings by subject)"
+        )
+    return RecordingEngine(path, **options) if kind == "subject" else ReplayEngine(path, **options)
+
+
 class ReplayEngine:
     """`path`: a journal.jsonl (also .gz), or the run folder that holds one. `role`, `model`: only rows of that role
     or model, for a journal in which several models were asked the same.
@@ -49,7 +65,6 @@ class ReplayEngine:
     def __init__(
         self,
         path: str,
-        by: str = "content",
         *,
         role: str | None = None,
         model: str | None = None,
@@ -57,8 +72,6 @@ class ReplayEngine:
         json_schema: bool = True,
         concurrency: int = 64,
     ) -> None:
-        if by != "content":
-            raise ConfigError(f"replay: by: {by!r}; allowed: content")
         self._path = _find(path)
         self._role, self._model = role, model
         self._file = _plain_file(self._path)
@@ -132,6 +145,71 @@ class ReplayEngine:
             else:
                 yield number, offset, head
             offset += len(line)
+
+
+class RecordingEngine:
+    """`path`: a recording (docs/recordings.md), `params`: over its own, to choose one judge of several, say.
+
+    A request is answered by its `subject`, whatever its words; one that was not recorded fails with "not_recorded".
+    Of several recorded replies to one subject, `Request.sample` picks. `parse`: how the recording says that its texts
+    are read; judges whose section does not say take it.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        *,
+        params: dict[str, Any] | None = None,
+        model: str | None = None,
+        logprobs: bool | None = None,
+        concurrency: int = 64,
+    ) -> None:
+        from rlaif.recordings import load
+
+        self._recording: Recording = load(path, params)
+        if not self._recording.replies:
+            raise EngineError(f"{path}: this recording holds no replies")
+        models = self._recording.models
+        self.model = model or (models[0] if len(models) == 1 else self._recording.name)
+        self.identity = f"replay:{self._recording.identity}"
+        self.parse = self._recording.parse
+        self.capabilities = Capabilities(
+            logprobs=self._recording.has_logprobs if logprobs is None else logprobs, concurrency=concurrency
+        )
+
+    def __len__(self) -> int:
+        """How many subjects have a recorded reply."""
+        return len(self._recording.replies)
+
+    async def start(self) -> None:
+        """Nothing to start: the recording is read when the engine is made."""
+
+    async def complete(self, request: Request, seed: int) -> Reply:
+        if not request.subject:
+            raise RequestFailed("not_recorded", f"{self._recording.path}: the request does not say what it judges")
+        found = self._recording.replies.get(request.subject, [])
+        if request.sample >= len(found):
+            raise RequestFailed("not_recorded", f"{self._recording.path}: {self._missing(request, len(found))}")
+        return found[request.sample]
+
+    def _missing(self, request: Request, recorded: int) -> str:
+        prompt_id, *ids = request.subject
+        own = {response.id: response.meta["id"] for response in self._recording.responses.get(prompt_id, [])}
+        shown = ", ".join(str(own.get(name, name)) for name in ids)
+        what = f"draw {request.sample} of {shown}" if recorded else shown
+        other = (prompt_id, *reversed(ids))
+        hint = (
+            "; only the other order was (judge: {pairs: listed, orders: given})"
+            if (not recorded and len(ids) == 2 and other in self._recording.replies)
+            else ""
+        )
+        return f"nothing recorded for {what} under prompt {prompt_id!r}{hint}"
+
+    def count_tokens(self, messages: list[Message]) -> int | None:
+        return None
+
+    async def close(self) -> None:
+        """Nothing to close."""
 
 
 def _find(path: str) -> Path:

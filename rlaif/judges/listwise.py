@@ -19,7 +19,7 @@ from rlaif.judges.standard import Applied, StandardJudge
 from rlaif.judges.verdicts_ranking import Ranking, labels_for
 from rlaif.records import Judgment, Prompt, Reply, Request, Response
 
-_ORDERS = {"both": 2, "random": 1}
+_ORDERS = {"both": 2, "random": 1, "given": 1}
 
 
 class _Look(NamedTuple):
@@ -32,7 +32,8 @@ class _Look(NamedTuple):
 
 class ListwiseJudge(StandardJudge):
     """Ranks N responses. `permutations`: in how many orders they are shown, at most N!; every second one is the
-    reverse of the one before, so that with an even number each pair stands in both orders equally often.
+    reverse of the one before, so that with an even number each pair stands in both orders equally often. `as_given`:
+    in the order in which they come instead.
 
     Responses with the same text are shown once: a ranking has no ties, so `response_ids` ends with those that were
     not shown, they stand next to their twin in `ranking`, and `meta["identical"]` has the groups.
@@ -43,7 +44,7 @@ class ListwiseJudge(StandardJudge):
 
     @classmethod
     def from_section(cls, section: JudgeSection, engine_of: EngineOf, *, role: str, where: str) -> ListwiseJudge:
-        """The judge that a config describes; `orders: both` is 2 permutations, `random` is 1, where
+        """The judge that a config describes; `orders: both` is 2 permutations, `random` and `given` are 1, where
         `options: {permutations: n}` says nothing else. Errors: ConfigError."""
         need_standard(section, where)
         refuse(section, where, ties=section.ties, clamp=section.clamp is not None, samples=section.samples > 1)
@@ -58,12 +59,13 @@ class ListwiseJudge(StandardJudge):
             **standard_arguments(section, engine_of, role=role, frame="listwise"),
             **section.options,
             "permutations": permutations,
+            "as_given": section.orders == "given",
         }
         return cls(**arguments)
 
-    def __init__(self, *, permutations: int = 2, **standard: Any) -> None:
+    def __init__(self, *, permutations: int = 2, as_given: bool = False, **standard: Any) -> None:
         super().__init__(**standard)
-        self.permutations = permutations
+        self.permutations, self.as_given = permutations, as_given
 
     def __call__(self, task: Task) -> JudgeRun:
         """Judgments for a task of two or more responses; [] when no principle applies to the prompt."""
@@ -77,7 +79,7 @@ class ListwiseJudge(StandardJudge):
     def _looks(self, task: Task, distinct: list[Response]) -> list[_Look]:
         rng = task.rng()
         standards = self.applied(task.prompt, rng)
-        orders = permuted(distinct, self.permutations, rng)
+        orders = [distinct] if self.as_given else permuted(distinct, self.permutations, rng)
         return [_Look(shown, applied, i) for applied in standards for i, shown in enumerate(orders)]
 
     def _request(self, task: Task, look: _Look) -> Request:

@@ -40,7 +40,7 @@ class PairwiseJudge(StandardJudge):
     """Compares two responses under a rubric, or under the principles of a constitution.
 
     `orders`: "both", "random" for one order at half the cost, or "given": one order, which whoever made the task has
-    drawn (a tournament). `rationale`: the model gives its reasons first, and
+    drawn (a tournament, a recording). `rationale`: the model gives its reasons first, and
     the labels' log-probs are read after them (RLAIF, arXiv 2309.00267, section 3.1). `samples`: answers drawn for
     each question; the judgment holds the mean of their probabilities, which for text verdicts is the shares of votes,
     and `meta` how they fell. `clamp`: the least and the most that P(first) may be against P(second); reasoning makes

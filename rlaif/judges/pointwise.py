@@ -16,9 +16,11 @@ from rlaif.config import JudgeSection
 from rlaif.errors import ConfigError
 from rlaif.judges.base import JudgeRun, Task
 from rlaif.judges.draws import fault_of
+from rlaif.judges.patterns import PatternForm, pattern_form
 from rlaif.judges.section import (
     EngineOf,
     find_standard,
+    foreign_parse,
     need_standard,
     reads_logprobs,
     refuse,
@@ -44,6 +46,7 @@ class _Look(NamedTuple):
 class PointwiseJudge(StandardJudge):
     """Scores one response. `read_logprobs`: from the steps' log-probs, else from `samples` structured replies, which
     the engine holds to the schema where `structured`. `scale`: where a criterion has none, and for principles.
+    `foreign`: reads scores of other criteria, on whatever scale, from texts in another form.
 
     A judgment's `scores` have every criterion, null where it was not judged; `meta["not_judged"]` says why.
     """
@@ -60,7 +63,8 @@ class PointwiseJudge(StandardJudge):
         if section.read == "rationale":
             raise ConfigError(f"{where}.read: rationale is for judges that compare; use logprobs or text")
         scale = scale_of(section, where)
-        logprobs = reads_logprobs(section, engine, where)
+        foreign = foreign_parse(section, engine, where)
+        logprobs = reads_logprobs(section, engine, where) and foreign is None
         wide = _wide(section, scale)
         if wide and section.read == "logprobs":
             raise ConfigError(f"{where}.read: logprobs, but {wide}")
@@ -70,6 +74,7 @@ class PointwiseJudge(StandardJudge):
             "structured": engine.capabilities.json_schema,
             "samples": section.samples,
             "min_mass": section.min_label_mass,
+            "foreign": pattern_form(foreign, f"{where}.parse") if foreign is not None else None,
             **section.options,
             "scale": scale,
         }
@@ -83,11 +88,12 @@ class PointwiseJudge(StandardJudge):
         samples: int = 1,
         min_mass: float = 0.5,
         scale: Scale = SCALE,
+        foreign: PatternForm | None = None,
         **standard: Any,
     ) -> None:
         super().__init__(**standard)
         self.read_logprobs, self.structured = read_logprobs, structured
-        self.samples, self.min_mass, self.scale = samples, min_mass, scale
+        self.samples, self.min_mass, self.scale, self.foreign = samples, min_mass, scale, foreign
 
     def __call__(self, task: Task) -> JudgeRun:
         """Judgments for a task of one response, one for each principle; [] when none applies to the prompt."""
@@ -106,6 +112,8 @@ class PointwiseJudge(StandardJudge):
         return [_Look(applied, self._scales(applied)) for applied in self.applied(task.prompt, task.prompt_rng())]
 
     def _scales(self, applied: Applied) -> dict[str, tuple[int, ...]]:
+        if self.foreign is not None:
+            return {name: () for name in self.foreign.names}
         if applied.name is not None:
             return {applied.name: tuple(self.scale.steps)}
         if self.rubric is None:
@@ -134,8 +142,8 @@ class PointwiseJudge(StandardJudge):
                 subject,
                 task.seed,
                 sample=i,
-                schema=form.schema if self.structured else None,
-                max_tokens=TEXT_TOKENS + _TOKENS_PER_FIELD * len(form.fields),
+                schema=form.schema if self.structured and isinstance(form, Form) else None,
+                max_tokens=TEXT_TOKENS + _TOKENS_PER_FIELD * len(look.scales),
             )
             for i in range(self.samples)
         ]
@@ -152,8 +160,8 @@ class PointwiseJudge(StandardJudge):
             for name, steps in look.scales.items()
         }
 
-    def _form(self, look: _Look) -> Form:
-        return Form(fields=tuple(Field(name, steps) for name, steps in look.scales.items()))
+    def _form(self, look: _Look) -> Form | PatternForm:
+        return self.foreign or Form(fields=tuple(Field(name, steps) for name, steps in look.scales.items()))
 
     # -- judgments ---------------------------------------------------------------------------------------------------
 
@@ -251,15 +259,17 @@ def _means(
     scores: dict[str, float | None] = {}
     distributions: dict[str, dict[str, float]] = {}
     for name, steps in scales.items():
-        values = [value for draw in draws if isinstance(value := draw.values.get(name), int)]
+        values = [value for draw in draws if isinstance(value := draw.values.get(name), int | float)]
         scores[name] = fsum(values) / len(values) if values else None
         if values:
-            distributions[name] = {str(step): values.count(step) / len(values) for step in steps}
+            distributions[name] = {
+                f"{step:g}": values.count(step) / len(values) for step in steps or sorted({*values})
+            }
     return scores, distributions
 
 
 def _spreads(draws: Sequence[ParsedForm], scores: dict[str, float | None]) -> dict[str, float]:
-    values = {name: [v for draw in draws if isinstance(v := draw.values.get(name), int)] for name in scores}
+    values = {name: [v for draw in draws if isinstance(v := draw.values.get(name), int | float)] for name in scores}
     return {name: round(pstdev(found), 6) for name, found in values.items() if found}
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rlaif.config import JudgeSection
+from rlaif.config.parsing import ParseSection
 from rlaif.engines.base import Engine
 from rlaif.errors import ConfigError
+from rlaif.judges.patterns import pattern_choice
 from rlaif.judges.verdicts import Choice
 from rlaif.rubric import Constitution, Rubric, find_frame, load_constitution, load_rubric
 from rlaif.templates import Frame, load_frame
@@ -60,9 +62,20 @@ def find_frame_of(section: JudgeSection, frame: str = "pairwise") -> Frame:
 
 def choice_of(section: JudgeSection, engine: Engine, where: str) -> Choice:
     """The menu of a pairwise verdict, and how it is read. Errors: ConfigError."""
+    foreign = foreign_parse(section, engine, where)
+    if foreign is not None:
+        return pattern_choice(foreign, f"{where}.parse")
     labels: tuple[str, ...] = ("A", "B", "C") if section.ties else ("A", "B")
     read: Literal["logprobs", "text"] = "logprobs" if reads_logprobs(section, engine, where) else "text"
     return Choice(labels=labels, read=read, tie="C" if section.ties else None, min_mass=section.min_label_mass)
+
+
+def foreign_parse(section: JudgeSection, engine: Engine, where: str) -> ParseSection | None:
+    """How texts in other words than ours are read: as the section says, else as a replayed recording does."""
+    if section.parse is not None:
+        return section.parse.inlined(Path(), f"{where}.parse")
+    own: ParseSection | None = getattr(engine, "parse", None)
+    return own
 
 
 def reads_logprobs(section: JudgeSection, engine: Engine, where: str) -> bool:

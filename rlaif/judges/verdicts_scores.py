@@ -19,7 +19,7 @@ from rlaif.records import Reply
 _OBJECT = re.compile(r'\{\s*"')
 _STRING_OR_COMMENT = re.compile(r'("(?:[^"\\\n]|\\.)*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
 _WHOLE = re.compile(r"-?\d{1,9}")
-Value = int | str  # of a field: a step, or a word
+Value = int | float | str  # of a field: a step, or a word; a foreign judge's may be any number
 
 
 class ParsedRating(Outcome, frozen=True, kw_only=True):

@@ -8,13 +8,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from rlaif.config.parsing import ParseSection
 from rlaif.errors import ConfigError, DataError
 from rlaif.io.prompts import Drop, as_messages, messages_id, plain, refuse_surrogates
 from rlaif.io.rows import Located
 from rlaif.recordings.config import PromptsPart, RecordingFile, ReplyPart, ResponsePart, Table
 from rlaif.recordings.expressions import Compiled, Key, Scope, Text, as_key, truthy
 from rlaif.recordings.gold import GoldReader
-from rlaif.recordings.outcomes import READS_SCORE, READS_VERDICTS, Outcome, clean
+from rlaif.recordings.outcomes import READS_SCORE, READS_VERDICTS, Outcome, clean, reads_scores
 from rlaif.recordings.recording import Recording, Subject
 from rlaif.recordings.tables import Tables, columns_of
 from rlaif.records import Dropped, Message, Prompt, Reply, Response, make_id
@@ -62,11 +63,17 @@ class Builder:
             counts=dict(self._counts + reader.counts),
         )
 
-    def _parse(self) -> Any:
+    def _parse(self) -> ParseSection | None:
         if self._file.parse is not None:
             return self._file.parse.inlined(self._root, f"{self._path}: parse")
-        kinds = {name for part in self._file.replies for name in ("verdict", "winner", "score") if _says(part, name)}
-        return READS_SCORE if kinds == {"score"} else READS_VERDICTS if kinds and "score" not in kinds else None
+        replies = self._file.replies
+        criteria = {name for part in replies for name in part.scores}
+        if criteria:
+            return reads_scores(sorted(criteria))
+        if any(part.score is not None for part in replies):
+            return READS_SCORE
+        said = any(part.verdict is not None or part.winner is not None for part in replies)
+        return READS_VERDICTS if said else None
 
     # -- rows -----------------------------------------------------------------------------------------------------
 
@@ -230,15 +237,16 @@ class Builder:
         self._counts["replies"] += 1
 
     def _list_lineups(self) -> None:
-        """Where not every pair was recorded, or not in the order of the responses, the prompt says which were."""
-        pairs: dict[str, dict[frozenset[str], list[str]]] = {}
+        """Where the recorded lists are not what a judge would ask about by itself, the prompt says which they are:
+        each once, whatever the order shown, in the order of its first reply."""
+        recorded: dict[str, dict[frozenset[str], list[str]]] = {}
         for prompt_id, *ids in self._replies:
-            if len(ids) == 2:
-                pairs.setdefault(prompt_id, {}).setdefault(frozenset(ids), ids)
-        for prompt_id, found in pairs.items():
+            if len(ids) > 1:
+                recorded.setdefault(prompt_id, {}).setdefault(frozenset(ids), ids)
+        for prompt_id, found in recorded.items():
             listed = list(found.values())
-            every = [list(pair) for pair in combinations([r.id for r in self._responses[prompt_id].values()], 2)]
-            if listed != every:
+            every = [response.id for response in self._responses[prompt_id].values()]
+            if listed != [list(pair) for pair in combinations(every, 2)] and listed != [every]:
                 self._prompts[prompt_id].meta[LINEUPS] = listed
 
 
@@ -313,7 +321,3 @@ def as_bool(value: Any, key: str, at: str) -> bool:
     if said in ("false", "0", "no"):
         return False
     raise DataError(f"{at}: {key}: expected true or false, got {said[:40]!r}")
-
-
-def _says(part: ReplyPart, name: str) -> bool:
-    return getattr(part, name) is not None

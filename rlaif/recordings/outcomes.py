@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -40,6 +41,13 @@ READS_VERDICTS = ParseSection.model_validate(
     {"patterns": {verdict: f"^Verdict: {label}$" for verdict, label in LABELS.items()}, "line": "last"}
 )
 READS_SCORE = ParseSection.model_validate({"score": r"^Score: (\S+)$", "line": "last"})
+
+
+def reads_scores(criteria: Sequence[str]) -> ParseSection:
+    """Each criterion's number in the JSON object that `outcome_text` writes; null is none."""
+    keys = {name: re.escape(msgspec.json.encode(name).decode()) for name in criteria}
+    regexes = {name: rf"^\{{(?:.*,)?{key}:(-?[\d.eE+-]+)[,}}]" for name, key in keys.items()}
+    return ParseSection.model_validate({"scores": regexes, "line": "last"})
 
 
 class Outcome:

@@ -50,8 +50,12 @@ class Tables:
         where = Compiled(table.where, f"{self._name}: {key}.where") if table.where else None
         joins = [(name, join, self._index(join, f"{key}.join.{name}")) for name, join in table.join.items()]
         here = {name: Key(join.here, f"{self._name}: {key}.join.{name}.here") for name, join in table.join.items()}
+        # Most rows of a set with many judges are filtered away: what does not look at a join need not wait for it.
+        early = where is not None and not any(name in str(table.where) for name in (*table.join, "@"))
         for at, row in self._spread(table, each, key):
-            keep = True
+            keep = not early or truthy(where(row, at))  # type: ignore[misc]
+            if not keep:
+                continue
             for name, join, index in joins:
                 found = index.get(here[name](row, at) or "")
                 if found is None and join.unmatched == "error":
@@ -59,7 +63,7 @@ class Tables:
                     raise DataError(f"{at}: {key}.join.{name}: no row there with {said!r}; unmatched: keep or drop")
                 keep = keep and (found is not None or join.unmatched != "drop")
                 row[name] = found
-            if keep and (where is None or truthy(where(row, at))):
+            if keep and (early or where is None or truthy(where(row, at))):
                 yield at, row
 
     def _spread(self, table: Table, each: Compiled | None, key: str) -> Iterator[Located]:

@@ -14,7 +14,8 @@ from rlaif.judges.base import Task
 from rlaif.records import Dropped, Judgment, Prompt, Response
 from rlaif.stages.base import Context, count_reasons
 
-Pairs = Literal["all", "adjacent"]
+Pairs = Literal["all", "adjacent", "listed"]
+LISTED = "lineups"  # in a prompt's meta: which pairs were recorded, as lists of response ids
 
 
 def run(context: Context) -> dict[str, Any]:
@@ -87,11 +88,14 @@ def tasks(
             reason = "no_response" if not responses else "too_few_responses"
             dropped.append(Dropped(stage="judge", reason=reason, id=prompt.id))
             continue
-        for chosen in _lineups(responses, arity, pairs):
+        for chosen in _lineups(prompt, responses, arity, pairs):
             yield Task(prompt=prompt, responses=list(chosen), seed=seed)
 
 
-def _lineups(responses: list[Response], arity: int, pairs: Pairs) -> Iterable[tuple[Response, ...]]:
+def _lineups(prompt: Prompt, responses: list[Response], arity: int, pairs: Pairs) -> Iterable[tuple[Response, ...]]:
+    if arity != 1 and pairs == "listed" and LISTED in prompt.meta:
+        by_id = {response.id: response for response in responses}
+        return [tuple(by_id[name] for name in ids) for ids in prompt.meta[LISTED] if len(ids) == 2 or arity == 0]
     if arity == 0:
         return [tuple(responses)]
     if arity == 2 and pairs == "adjacent" and len(responses) > 2:
@@ -99,8 +103,10 @@ def _lineups(responses: list[Response], arity: int, pairs: Pairs) -> Iterable[tu
     return itertools.combinations(responses, arity)
 
 
-def count_lineups(n_responses: int, arity: int, pairs: Pairs) -> int:
+def count_lineups(prompt: Prompt, n_responses: int, arity: int, pairs: Pairs) -> int:
     """How many tasks a prompt with `n_responses` makes, for a plan."""
+    if arity != 1 and pairs == "listed" and LISTED in prompt.meta:
+        return len(prompt.meta[LISTED])
     if n_responses < (1 if arity == 1 else 2):
         return 0
     if arity != 2:
