@@ -130,6 +130,9 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     _show_command(commands)
     named = argv[0] if argv else ""
     _lazy_command(commands, named, "rubric", "list, show, check, preview and start rubrics", "rlaif.rubric_cli")
+    _lazy_command(
+        commands, named, "recording", "check a recording of other people's judgments", "rlaif.recordings.cli"
+    )
     _lazy_command(commands, named, "world", "the tiny offline world: measure it, build its models", "rlaif.world.cli")
     if named == "_stage":
         _child_command(commands)
@@ -166,6 +169,7 @@ def _engine_flags(command: argparse.ArgumentParser, stage: str) -> None:
     if stage in ("revise", "judge"):
         add("--rubric", metavar="NAME", help="a shipped rubric or a file")
         add("--constitution", metavar="NAME", help="a shipped constitution or a file")
+        add("--params", metavar="NAME=VALUE", nargs="+", action="extend", default=[], help="of a recording")
 
 
 def _train_command(commands: Any) -> None:

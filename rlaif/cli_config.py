@@ -55,7 +55,10 @@ def _raw_config(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         return raw, f"{target}/manifest.json"
     if path.suffix in (".yaml", ".yml") or shipped_pipeline(target):
         path = path if path.is_file() else shipped_pipeline(target) or path
-        return configs.read_yaml(path), str(path)
+        raw = configs.read_yaml(path)
+        if "recording" in raw and getattr(arguments, "stage", "") == "judge":
+            return _from_recording(arguments), f"rlaif judge {target}"
+        return raw, str(path)
     stage = getattr(arguments, "stage", "run")
     if stage in ("generate", "revise", "judge", *TRAINERS):
         return _from_data(arguments, stage), _command(stage)
@@ -89,6 +92,26 @@ def _from_data(arguments: argparse.Namespace, stage: str) -> dict[str, Any]:
         raw["generate"] = {"samplers": [{"engine": "policy"}]}
     if stage == "revise":
         raw["export"] = {"kinds": ["revised"]}
+    return raw
+
+
+def _from_recording(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Other people's judgments, replayed; or their pairs before a judge of the user's, with --engine."""
+    if not arguments.run:
+        raise ConfigError(f"rlaif judge {arguments.target}: name the run folder with --run DIR")
+    params: dict[str, str] = {}
+    for pair in arguments.params:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise ConfigError(f"--params {pair!r}: expected NAME=VALUE")
+        params[name] = value
+    source = {"path": arguments.target, **({"params": params} if params else {})}
+    raw: dict[str, Any] = {"run": arguments.run, "prompts": source}
+    if not arguments.engine:
+        raw["engines"] = {"judge": {"engine": "replay", **source}}
+        raw["judge"] = {"pairs": "listed"}
+        if not (arguments.rubric or arguments.constitution):
+            raw["judge"]["rubric"] = "as-recorded"
     return raw
 
 

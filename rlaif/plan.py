@@ -138,7 +138,7 @@ def _judge_loads(
     some: list[tuple[Prompt, list[Response]]] = []
     n_sampled = 0
     for group in groups:  # whole prompts, since their tasks may share requests
-        n_lineups = count_lineups(len(group[1]), judge.arity, pairs)
+        n_lineups = count_lineups(group[0], len(group[1]), judge.arity, pairs)
         if some and n_sampled + n_lineups > _SAMPLED:
             break
         some.append(group)

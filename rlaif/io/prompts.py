@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from itertools import chain
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -13,6 +14,9 @@ from rlaif.config import Source
 from rlaif.errors import ConfigError, DataError
 from rlaif.io.rows import Located, Readable, Row, located_rows, name_of
 from rlaif.records import Dropped, Message, Prompt, make_id
+
+if TYPE_CHECKING:
+    from rlaif.recordings import Recording
 
 OnDrop = Callable[[Dropped], None]
 
@@ -48,14 +52,33 @@ def read_prompts(source: Readable, on_drop: OnDrop, columns: Mapping[str, str] |
     `columns`: our name → the column's name; a dotted path reaches into nested ones.
     A prompt without an id gets one made of its messages. Dropped, with a reason: empty_prompt, not_user_turn,
     unknown_role, bad_message, lone_surrogate, duplicate_prompt (same id, same text).
-    Errors: DataError (a file, line or column is wrong; one id for two texts), ConfigError (a name in `columns`).
+    A recording (.yaml) gives its own. Errors: DataError (a file, line or column is wrong; one id for two texts),
+    ConfigError (a name in `columns`).
     """
+    recording = recording_of(source, columns)
+    if recording is not None:
+        for row in recording.dropped:
+            on_drop(row)
+        yield from recording.prompts
+        return
     seen = Seen()
     for item in usable_items(located_rows(source), name_of(source), column_mapping(source, columns), (), on_drop):
         if seen.is_new(item):
             yield item.prompt
         else:
             on_drop(dropped(item, "duplicate_prompt", f"same as {seen.where(item)}"))
+
+
+def recording_of(source: Readable, columns: Mapping[str, str] | None = None) -> Recording | None:
+    """Other people's judgments, where `source` names a recording. Errors: ConfigError, DataError."""
+    from rlaif import recordings
+
+    path = source.path if isinstance(source, Source) else source
+    if not isinstance(path, str | Path) or not recordings.is_recording(path):
+        return None
+    if columns or (isinstance(source, Source) and source.columns):
+        raise ConfigError(f"{path}: columns: a recording says itself what its fields mean")
+    return recordings.load(path, source.params if isinstance(source, Source) else None)
 
 
 def column_mapping(source: Readable, columns: Mapping[str, str] | None) -> dict[str, str]:

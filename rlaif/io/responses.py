@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -27,12 +27,16 @@ from rlaif.io.prompts import (
     has_column,
     no_column,
     plain,
+    recording_of,
     refuse_surrogates,
     usable_items,
     value_of,
 )
 from rlaif.io.rows import Located, Readable, located_rows, name_of
 from rlaif.records import Dropped, Prompt, Response, make_id
+
+if TYPE_CHECKING:
+    from rlaif.recordings import Recording
 
 
 def read_responses(
@@ -43,6 +47,10 @@ def read_responses(
     Streams, except the layout of one `response` a row, whose rows need not be in order. Dropped in addition to what
     `read_prompts` drops: no_response, empty_response, bad_response, duplicate_response (same text, same prompt).
     """
+    recording = recording_of(source, columns)
+    if recording is not None:
+        yield from _recorded(recording, on_drop)
+        return
     mapping = column_mapping(source, columns)
     rows = located_rows(source)
     first = next(rows, None)
@@ -57,6 +65,17 @@ def read_responses(
             yield item.prompt, responses
         else:
             on_drop(dropped(item, "no_response"))
+
+
+def _recorded(recording: Recording, on_drop: OnDrop) -> Iterator[tuple[Prompt, list[Response]]]:
+    for row in recording.dropped:
+        on_drop(row)
+    for prompt in recording.prompts:
+        responses = recording.responses.get(prompt.id)
+        if responses:
+            yield prompt, responses
+        else:
+            on_drop(Dropped(stage=STAGE, reason="no_response", id=prompt.id))
 
 
 def _layout(first: Located, mapping: Mapping[str, str], name: str) -> tuple[str, ...]:

@@ -53,7 +53,8 @@ def build(section: JudgeSection, engine_of: EngineOf, *, role: str | None = None
 
 
 def find_files_of(section: JudgeSection) -> Iterator[Path]:
-    """What the judge reads: rubrics or constitutions, frames and what they import, thresholds. Errors: ConfigError,
+    """What the judge reads: rubrics or constitutions, frames and what they import, thresholds, patterns.
+    Errors: ConfigError,
     TemplateError."""
     for leaf in section.leaves:
         standard = find_standard(leaf)
@@ -61,6 +62,9 @@ def find_files_of(section: JudgeSection) -> Iterator[Path]:
             yield standard.path
         for frame in find_frames_of(leaf):
             yield from frame.paths
+        patterns = leaf.parse.file(Path()) if leaf.parse else None
+        if patterns is not None:
+            yield patterns
     if section.judge == "cascade" and "thresholds" in section.options:
         yield resolve(str(section.options["thresholds"]), Path())
 

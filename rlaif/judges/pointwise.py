@@ -113,7 +113,7 @@ class PointwiseJudge(StandardJudge):
 
     def _scales(self, applied: Applied) -> dict[str, tuple[int, ...]]:
         if self.foreign is not None:
-            return {name: () for name in self.foreign.names}
+            return dict.fromkeys(self.foreign.names, ())
         if applied.name is not None:
             return {applied.name: tuple(self.scale.steps)}
         if self.rubric is None:

@@ -46,7 +46,7 @@ READS_SCORE = ParseSection.model_validate({"score": r"^Score: (\S+)$", "line": "
 def reads_scores(criteria: Sequence[str]) -> ParseSection:
     """Each criterion's number in the JSON object that `outcome_text` writes; null is none."""
     keys = {name: re.escape(msgspec.json.encode(name).decode()) for name in criteria}
-    regexes = {name: rf"^\{{(?:.*,)?{key}:(-?[\d.eE+-]+)[,}}]" for name, key in keys.items()}
+    regexes = {name: rf"[{{,]{key}:(-?[\d.eE+-]+)[,}}]" for name, key in keys.items()}
     return ParseSection.model_validate({"scores": regexes, "line": "last"})
 
 

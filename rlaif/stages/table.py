@@ -11,13 +11,14 @@ from typing import Any
 
 import msgspec
 
-from rlaif.config import ExportSection, Pipeline
+from rlaif.config import ExportSection, Pipeline, Source
 from rlaif.config.data import dataset_folder
 from rlaif.config.training import TRAINERS
 from rlaif.errors import ConfigError
 from rlaif.judges import find_files_of
 from rlaif.judges.revision import frames_of
 from rlaif.paths import resolve
+from rlaif.recordings import files_of, is_recording
 from rlaif.rubric import load_standard
 from rlaif.store import STAGES
 
@@ -123,8 +124,14 @@ def _judge_code(config: Pipeline) -> Sequence[str]:
     return _own([config.judge.judge]) if config.judge else []
 
 
-def _source(path: str) -> Path:
-    return resolve(path, Path())
+def _source_files(source: Source | None) -> Iterator[Path]:
+    """The file that rows come from, and those that it points at where it is a recording."""
+    if source is None:
+        return
+    if is_recording(source.path):
+        yield from files_of(source.path, source.params)
+    else:
+        yield resolve(source.path, Path())
 
 
 def _standard_files(config: Pipeline) -> Iterator[Path]:
@@ -136,7 +143,7 @@ def _standard_files(config: Pipeline) -> Iterator[Path]:
 
 def _evaluate_files(config: Pipeline) -> Iterator[Path]:
     if config.evaluate:
-        yield _source(config.evaluate.prompts.path)
+        yield from _source_files(config.evaluate.prompts)
     yield from _standard_files(config)
 
 
@@ -175,7 +182,7 @@ _ALL = [
         name="prompts",
         where="rlaif.stages.prompts:run",
         sections=("prompts",),
-        files=lambda config: [_source(config.prompts.path)] if config.prompts else [],
+        files=lambda config: _source_files(config.prompts),
         writes=_responses,
     ),
     Stage(
