@@ -162,7 +162,7 @@ class Builder:
     def _add_response(
         self, prompt_id: str, own: str, text: Any, source: str, meta: dict[str, Any], at: str, key: str
     ) -> None:
-        if text is not None and not isinstance(text, str):
+        if isinstance(text, dict | list):
             raise DataError(f"{at}: {key}.text: expected a text, got {type(text).__name__}")
         response = Response(
             id=self._response_id(prompt_id, own),

@@ -25,7 +25,7 @@ _SUBSTITUTION = re.compile(r"\$?\$\{(?:env:(?P<env>\w+)(?::-(?P<default>[^}]*))?
 
 
 class Table(Section):
-    """Rows: a file (or several, or a glob), what in it is a row, what is joined to it, which rows count."""
+    """Rows: a file (or several, or a glob), what in it is a row, what is joined or added to it, which rows count."""
 
     path: str | list[str]  # JSONL, JSON, CSV, Parquet (text formats also .gz), a folder or a Hugging Face dataset
     split: str = "train"  # only for Hugging Face datasets
@@ -33,6 +33,7 @@ class Table(Section):
     rows: str | None = None  # JSON only: which list in the document holds the rows, for example data.items
     each: str | None = None  # a list in the row: one row for each element, `_each`, at `_index` (from 0)
     join: dict[str, Join] = {}  # name → rows of another table; the row that fits is there under the name
+    let: dict[str, Expr] = {}  # name → expression: columns made of others, each may use those before it
     where: str | None = None  # rows for which this is false, null or empty are left out
 
     @property

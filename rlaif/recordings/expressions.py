@@ -129,6 +129,7 @@ class Key:
         listed = list(expressions) if isinstance(expressions, list | tuple) else [expressions]
         if not listed:
             raise ConfigError(f"{key}: an empty list")
+        self.key = key
         self._parts = [Compiled(item, key) for item in listed]  # type: ignore[arg-type]
 
     def __call__(self, row: Scope, where: str) -> str | None:

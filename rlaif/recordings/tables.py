@@ -6,7 +6,7 @@ import glob
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlaif.config import Source
 from rlaif.errors import ConfigError, DataError
@@ -18,6 +18,22 @@ from rlaif.recordings.expressions import Compiled, Key, truthy
 
 OWN = ("_each", "_index", "_row", "_file")  # what is added to a row
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w.-]+")
+
+
+class _Joined(NamedTuple):
+    name: str
+    join: Join
+    by_key: dict[str, Row]
+    here: Key
+
+    def into(self, row: Row, at: str) -> bool:
+        """Put the fitting row under its name; False where this row is to be dropped for want of one."""
+        said = self.here(row, at)
+        found = None if said is None else self.by_key.get(said)
+        if found is None and self.join.unmatched == "error":
+            raise DataError(f"{at}: {self.here.key}: no row there with {said!r}; unmatched: keep or drop")
+        row[self.name] = found
+        return found is not None or self.join.unmatched != "drop"
 
 
 class Tables:
@@ -48,32 +64,26 @@ class Tables:
         """(where, row), in the order of the files. `key`: what errors call the table."""
         each = Compiled(table.each, f"{self._name}: {key}.each") if table.each else None
         where = Compiled(table.where, f"{self._name}: {key}.where") if table.where else None
-        joins = [(name, join, self._index(join, f"{key}.join.{name}")) for name, join in table.join.items()]
-        here = {name: Key(join.here, f"{self._name}: {key}.join.{name}.here") for name, join in table.join.items()}
-        # Most rows of a set with many judges are filtered away: what does not look at a join need not wait for it.
-        early = where is not None and not any(name in str(table.where) for name in (*table.join, "@"))
+        let = {name: Compiled(value, f"{self._name}: {key}.let.{name}") for name, value in table.let.items()}
+        joins = [self._joined(name, join, f"{key}.join.{name}") for name, join in table.join.items()]
+        # Most rows of a set with many judges are filtered away: what looks at no join need not wait for it.
+        early = where is not None and not any(name in str(table.where) for name in (*table.join, *let, "@"))
         for at, row in self._spread(table, each, key):
-            keep = not early or truthy(where(row, at))  # type: ignore[misc]
-            if not keep:
+            if early and not truthy(where(row, at)):  # type: ignore[misc]
                 continue
-            for name, join, index in joins:
-                found = index.get(here[name](row, at) or "")
-                if found is None and join.unmatched == "error":
-                    said = here[name](row, at)
-                    raise DataError(f"{at}: {key}.join.{name}: no row there with {said!r}; unmatched: keep or drop")
-                keep = keep and (found is not None or join.unmatched != "drop")
-                row[name] = found
-            if keep and (early or where is None or truthy(where(row, at))):
+            if not all(joined.into(row, at) for joined in joins):
+                continue
+            for name, expression in let.items():
+                row[name] = expression(row, at)
+            if early or where is None or truthy(where(row, at)):
                 yield at, row
 
     def _spread(self, table: Table, each: Compiled | None, key: str) -> Iterator[Located]:
         for number, (at, file, raw) in enumerate(self._read(table, key), start=1):
             row = {str(name): plain(value) for name, value in raw.items()}
-            taken = next((name for name in (*OWN, *table.join) if name in row), None)
+            taken = next((name for name in (*OWN, *table.join, *table.let) if name in row), None)
             if taken is not None:
-                raise DataError(
-                    f"{at}: {key}: the file has a column {taken!r} of its own; a join may be called otherwise"
-                )
+                raise DataError(f"{at}: {key}: the file has a column {taken!r} of its own; call yours otherwise")
             row |= {"_row": number, "_file": file}
             if each is None:
                 yield at, row
@@ -109,6 +119,9 @@ class Tables:
             if not isinstance(row, dict):
                 raise DataError(f"{path} row {number}: expected an object with columns, got {type(row).__name__}")
             yield f"{path} row {number}", path.name, row
+
+    def _joined(self, name: str, join: Join, key: str) -> _Joined:
+        return _Joined(name, join, self._index(join, key), Key(join.here, f"{self._name}: {key}.here"))
 
     def _index(self, join: Join, key: str) -> dict[str, Row]:
         there = Key(join.there, f"{self._name}: {key}.there")
