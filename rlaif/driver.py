@@ -202,10 +202,10 @@ class Driver:
         if lane is None:
             raise UserError(f"no engine for role {request.role!r}; there are: {', '.join(sorted(self._lanes))}")
         try:
-            content, key = keys(request, lane.identity)
+            content, key = keys(request, lane.identity_for(request))
             while self._reasks and key in self._reasks:
                 request = msgspec.structs.replace(request, attempt=request.attempt + 1)
-                content, key = keys(request, lane.identity)
+                content, key = keys(request, lane.identity_for(request))
         except RequestFailed as error:
             lane.stats.failed += 1
             return Reply(error=f"{error.kind}: {error}", finish_reason="error")

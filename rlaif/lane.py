@@ -12,6 +12,7 @@ from collections import deque
 
 from rlaif.engines.base import Engine
 from rlaif.progress import Stats
+from rlaif.records import Request
 
 _SHRINK = 0.7
 _SHRINK_EVERY_S = 1.0  # one burst of 429 is one signal
@@ -34,6 +35,12 @@ class Lane:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._shrunk_at = self._paused_until = 0.0
         self._started: asyncio.Task[None] | None = None
+
+    def identity_for(self, request: Request) -> str:
+        """What the request's key has of the engine."""
+        if not self.engine.capabilities.by_subject:
+            return self.identity
+        return "\0".join((self.identity, *request.subject))
 
     async def start(self) -> None:
         """Start the engine, once; every caller waits for the same start."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from rlaif.checks import check
 from rlaif.config import Pipeline, Price
@@ -16,7 +16,7 @@ from rlaif.judges.revision import RevisionChain
 from rlaif.records import Dropped, Message, Prompt, Request, Response
 from rlaif.stages.base import Context, count_reasons
 from rlaif.stages.generate import sampling_request
-from rlaif.stages.judge import count_lineups, tasks
+from rlaif.stages.judge import Pairs, count_lineups, tasks
 from rlaif.stages.prompts import load_prompts
 from rlaif.stages.table import stages_of
 from rlaif.store import RunFolder, content_key
@@ -129,7 +129,7 @@ def _judge_loads(
     context: Context,
     judge: Judge | RevisionChain,  # its arity is 1
     groups: list[tuple[Prompt, list[Response]]],
-    pairs: Literal["all", "adjacent"] = "all",
+    pairs: Pairs = "all",
 ) -> tuple[dict[str, _Load], list[Message]]:
     """The load of judging by role, at most, from what the first prompts may ask, and the first request's messages.
 

@@ -235,7 +235,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One call for one reply. Everything here can change the reply, so everything here is in its key,
     except `role` and `subject`. `role` says which engine serves it (the engine's identity is in the key instead).
     `subject` says what is judged: the prompt's id, then the responses' ids in the order shown; replies that others
-    recorded under other words are found by it.
+    recorded under other words are found by it (where an engine answers by it, its part of the key holds it).
 
     `labels`: the verdict labels whose log-probabilities are wanted at every position of the reply. An engine that
     can read them exactly adds them to `TokenLogprob.top`; the others give their `top_logprobs` best.

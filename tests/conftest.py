@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from stub_server import StubHandle, stub
@@ -21,12 +19,3 @@ def server(_stub_process: StubHandle) -> StubHandle:
     """The stub server, with its defaults and zeroed counters."""
     _stub_process.reset()
     return _stub_process
-
-
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """A folder of larger public data sets that a developer may have; tests that want one are skipped without it."""
-    folder = Path(os.environ.get("RLAIF_TEST_DATA", ""))
-    if not os.environ.get("RLAIF_TEST_DATA") or not folder.is_dir():
-        pytest.skip("RLAIF_TEST_DATA names no folder of test data")
-    return folder

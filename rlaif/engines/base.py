@@ -36,6 +36,7 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     json_schema: bool = False
     context_tokens: int | None = None  # None: unknown
     concurrency: int = 64  # how many requests it wants in flight
+    by_subject: bool = False  # answers by what is judged: the same words about something else are another question
 
 
 @runtime_checkable

@@ -174,7 +174,9 @@ class RecordingEngine:
         self.identity = f"replay:{self._recording.identity}"
         self.parse = self._recording.parse
         self.capabilities = Capabilities(
-            logprobs=self._recording.has_logprobs if logprobs is None else logprobs, concurrency=concurrency
+            logprobs=self._recording.has_logprobs if logprobs is None else logprobs,
+            concurrency=concurrency,
+            by_subject=True,
         )
 
     def __len__(self) -> int:

@@ -53,9 +53,8 @@ def build(section: JudgeSection, engine_of: EngineOf, *, role: str | None = None
 
 
 def find_files_of(section: JudgeSection) -> Iterator[Path]:
-    """What the judge reads: rubrics or constitutions, frames and what they import, thresholds, patterns.
-    Errors: ConfigError,
-    TemplateError."""
+    """What the judge reads: rubrics or constitutions, frames and what they import, thresholds, patterns. Errors:
+    ConfigError, TemplateError."""
     for leaf in section.leaves:
         standard = find_standard(leaf)
         if standard is not None and standard.path is not None:

@@ -58,6 +58,8 @@ class TournamentJudge:
         if len(section.members) > 1:
             raise ConfigError(f"{where}.members: a tournament has one judge inside, not {len(section.members)}")
         orders = section.orders if "orders" in section.model_fields_set else "random"
+        if orders == "given":
+            raise ConfigError(f"{where}.orders: given: a tournament draws who is shown first, or asks both orders")
         inside = section.last_word if not section.members else section.member(next(iter(section.members)))
         if orders == "random" and inside.judge != "pairwise":
             raise ConfigError(

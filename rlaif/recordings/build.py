@@ -88,9 +88,8 @@ class Builder:
                 empty = False
                 yield at, row
         if empty:
-            seen = f"; columns: {columns_of(dict(last))}" if last else ""
-            asked = where or (table or self._file.data).where  # type: ignore[union-attr]
-            raise DataError(f"{self._path}: {key}: no row" + (f" where {asked}{seen}" if asked else ""))
+            why = f" where {where}; columns: {columns_of(dict(last))}" if last else ": the file is empty"
+            raise DataError(f"{self._path}: {key}: no row{why}")
 
     def _shared_rows(self) -> list[Located]:
         if self._shared is None:
@@ -167,7 +166,9 @@ class Builder:
         response = Response(
             id=self._response_id(prompt_id, own),
             prompt_id=prompt_id,
-            text=clean(text) if text is not None else f"(response {own}: its text is not in the recording)",
+            text=clean(text)
+            if text is not None
+            else f"(response {own} to prompt {prompt_id}: its text is not in the recording)",
             source=source,
             meta={"id": own, **meta},
         )
@@ -307,7 +308,8 @@ class _PromptReader:
 
     def _messages(self, row: Scope, at: str) -> list[Message]:
         if self.text is None:
-            return [{"role": "user", "content": "(the text of this prompt is not in the recording)"}]
+            name = self.id(row, at) if self.id is not None else None
+            return [{"role": "user", "content": f"(prompt {name}: its text is not in the recording)"}]
         messages = as_messages(self.text(row, at))
         system = self._one["system"](row, at)
         return [{"role": "system", "content": as_key(system)}, *messages] if system and messages else messages

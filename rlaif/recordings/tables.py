@@ -68,6 +68,8 @@ class Tables:
         joins = [self._joined(name, join, f"{key}.join.{name}") for name, join in table.join.items()]
         # Most rows of a set with many judges are filtered away: what looks at no join need not wait for it.
         early = where is not None and not any(name in str(table.where) for name in (*table.join, *let, "@"))
+        row: Row = {}
+        kept = False
         for at, row in self._spread(table, each, key):
             if early and not truthy(where(row, at)):  # type: ignore[misc]
                 continue
@@ -76,7 +78,11 @@ class Tables:
             for name, expression in let.items():
                 row[name] = expression(row, at)
             if early or where is None or truthy(where(row, at)):
+                kept = True
                 yield at, row
+        if row and not kept:
+            why = f" where {table.where}" if where else ", of those that match the joins"
+            raise DataError(f"{self._name}: {key}: no row{why}; columns: {columns_of(row)}")
 
     def _spread(self, table: Table, each: Compiled | None, key: str) -> Iterator[Located]:
         for number, (at, file, raw) in enumerate(self._read(table, key), start=1):
