@@ -41,7 +41,7 @@ PAIRS: dict[str, Any] = {
 
 
 def write(folder: Path, said: Mapping[str, Any], rows: Iterable[Mapping[str, Any]] = ROWS, **files: Any) -> Path:
-    """The recording and its files; `rows.jsonl` holds `rows`, `files`: other names (`__` for `.`) → what they hold."""
+    """A recording and its files; `rows.jsonl` holds `rows`, `files`: other names (`__` for `.`) → content."""
     put(folder / "rows.jsonl", list(rows))
     for name, content in files.items():
         put(folder / name.replace("__", "."), content)

@@ -312,7 +312,7 @@ def test_gold_scores_and_slices(tmp_path: Path) -> None:
         ({"replies": {"shown": ["'1'", "'2'"], "text": "out", "score": "x"}}, r"give one of .*; got text, score"),
         (
             {"replies": {"shown": ["'1'", "'2'"], "verdict": "out"}, "parse": None},
-            r"rows.jsonl:1: .*replies\[0\].verdict: 'I pick the first' is none of 'first', 'second', 'tie'; give it a",
+            r"rows.jsonl:1: .*replies\[0\].verdict: 'I pick the first' is none of 'first', 'second', 'tie'; give",
         ),
         (
             {"replies": {"shown": ["'1'", "'2'"], "verdict": "out", "map": {"A": "frist"}}, "parse": None},

@@ -132,7 +132,7 @@ def test_the_ids_and_not_the_file_names_say_who_was_shown_first() -> None:
     assert shown == {True: 2880, False: 2880}
     names = [row["file"] for row in rows("qlora/vicuna_relative_gpt4.jsonl.gz")]
     assert sum(name.startswith("gpt-3.5-vs-") for name in names) == 2880
-    ids = [row["a1"] for row in rows("qlora/generations_vicuna/answer_gpt35.jsonl.gz")]
+    ids = [row["answer_id"] for row in rows("qlora/generations_vicuna/answer_gpt35.jsonl.gz")]
     misnamed = sum(
         row["file"].startswith("gpt-3.5-vs-") != (row["a1"] in ids)
         for row in rows("qlora/vicuna_relative_gpt4.jsonl.gz")
