@@ -19,6 +19,7 @@ import numpy as np
 
 from rlaif import recordings
 from rlaif.judges.patterns import numbers, pattern_choice
+from rlaif.metrics.ranking import bradley_terry, elo
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDINGS = ROOT / "pipelines" / "recordings"
@@ -76,58 +77,23 @@ def name_of(source: str) -> str:
     return known or source.partition("-vicuna-")[0]
 
 
-def games() -> list[tuple[str, str, float]]:
-    """(system shown first, shown second, 1 | ½ | 0 for the first) of every text that holds a verdict."""
+def games() -> tuple[list[int], list[int], list[float]]:
+    """The places in TABLE_1 of the systems shown first and second, and 1 | ½ | 0 for the first, of every text that
+    holds a verdict."""
     recording = recordings.load(RECORDINGS / "qlora_pairs.yaml", {"data": DATA})
     assert recording.parse is not None
     choice = pattern_choice(recording.parse)
     system = {response.id: name_of(response.source) for found in recording.responses.values() for response in found}
     value = {"A": 1.0, "C": 0.5, "B": 0.0}
-    found = []
+    names = list(TABLE_1)
+    found: tuple[list[int], list[int], list[float]] = ([], [], [])
     for (_, first, second), replies in recording.replies.items():
         label = choice.parse(replies[0]).label
         if label is not None:
-            found.append((system[first], system[second], value[label]))
+            game = (names.index(system[first]), names.index(system[second]), value[label])
+            for column, item in zip(found, game, strict=True):
+                column.append(item)  # type: ignore[arg-type]
     return found
-
-
-def elo(played: Sequence[tuple[int, int, float]], n: int, k: float, orders: int, seed: int = 0) -> np.ndarray:
-    """(orders, n) ratings after all games, from 1000, in that many random orders of the games."""
-    rng = np.random.default_rng(seed)
-    table = np.asarray(played)  # (M, 3)
-    ratings = np.full((orders, n), 1000.0)
-    shuffled = rng.permuted(np.tile(np.arange(len(table), dtype=np.int32), (orders, 1)), axis=1)  # (orders, M)
-    rows = np.arange(orders)
-    for step in range(len(table)):
-        game = table[shuffled[:, step]]
-        first, second = game[:, 0].astype(int), game[:, 1].astype(int)
-        expected = 1 / (1 + 10 ** ((ratings[rows, second] - ratings[rows, first]) / 400))
-        change = k * (game[:, 2] - expected)
-        ratings[rows, first] += change
-        ratings[rows, second] -= change
-    return ratings
-
-
-def bradley_terry(played: Sequence[tuple[int, int, float]], n: int) -> tuple[np.ndarray, float]:
-    """Strengths (mean 0) and what being shown first is worth, both on Elo's scale; a tie is half a win."""
-    from scipy.optimize import minimize
-
-    table = np.asarray(played)
-    first, second, won = table[:, 0].astype(int), table[:, 1].astype(int), table[:, 2]
-
-    def loss(x: np.ndarray) -> tuple[float, np.ndarray]:
-        z = x[first] - x[second] + x[n]
-        slope = 1 / (1 + np.exp(-z)) - won
-        gradient = np.zeros(n + 1)
-        np.add.at(gradient, first, slope)
-        np.add.at(gradient, second, -slope)
-        gradient[n] = slope.sum()
-        gradient[:n] += 1e-6 * x[:n]  # only differences matter: keep them around 0
-        return float(np.sum(np.logaddexp(0, z) - won * z) + 5e-7 * np.sum(x[:n] ** 2)), gradient
-
-    found = minimize(loss, np.zeros(n + 1), jac=True, method="BFGS").x
-    scale = 400 / np.log(10)
-    return (found[:n] - found[:n].mean()) * scale, float(found[n] * scale)
 
 
 def ratios() -> dict[str, tuple[float, float, float]]:
@@ -161,17 +127,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--orders", type=int, default=2000, help="random orders of the games")
     orders = parser.parse_args(argv).orders
-    played = games()
+    first, second, won = games()
     names = list(TABLE_1)
-    numbered = [(names.index(first), names.index(second), won) for first, second, won in played]
-    ratings = {k: elo(numbered, len(names), k, orders if k == 4 else min(orders, 1000)) for k in (4, 32)}
-    strengths, advantage = bradley_terry(numbered, len(names))
+    ratings = {
+        k: elo(first, second, won, len(names), np.random.default_rng(0), k=k, n_orders=orders) for k in (4.0, 32.0)
+    }
+    fitted = bradley_terry(first, second, won, len(names), order_effect=True, prior_sd=10)
+    scale = 400 / np.log(10)  # from log-odds to Elo's points
+    centre = np.eye(len(names)) - 1 / len(names)  # only differences are known, so errors are told of those
+    error = scale * np.sqrt(np.diag(centre @ fitted.covariance @ centre))
     off = max(abs(ratings[4].mean(axis=0)[i] - TABLE_1[name]) for i, name in enumerate(names))
-    print(f"{len(played):,} games; Elo over {orders:,} random orders, mean ± standard deviation over orders")
+    print(f"{len(won):,} games; Elo over {orders:,} random orders, mean ± standard deviation over orders")
     print(f"{'system':<14}{'published':>10}{'Elo, K=4':>18}{'Elo, K=32':>18}{'Bradley–Terry + 1000':>23}")
     for i, name in enumerate(names):
         cells = [f"{ratings[k][:, i].mean():.1f} ± {ratings[k][:, i].std():.1f}" for k in (4, 32)]
-        print(f"{name:<14}{TABLE_1[name]:>10}{cells[0]:>18}{cells[1]:>18}{1000 + strengths[i]:>23.1f}")
+        strength = f"{1000 + scale * fitted.strengths[i]:.1f} ± {error[i]:.1f}"
+        print(f"{name:<14}{TABLE_1[name]:>10}{cells[0]:>18}{cells[1]:>18}{strength:>23}")
+    advantage = scale * fitted.order
     print(f"being shown first is worth {advantage:.1f} points of Bradley–Terry's")
     said = ratios()
     wrong = [name for name, row in TABLE_6.items() if max_difference(said[name], row) > 0.05 + 1e-9]
@@ -182,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(
         json.dumps(
             {
-                "games": len(played),
+                "games": len(won),
                 "elo_off_by": round(off, 3),
                 "ratios_compared": 3 * len(TABLE_6),
                 "ratios_wrong": wrong,

@@ -19,6 +19,7 @@ from rlaif.paths import shipped, shipped_pipeline
 
 _DATA = (".jsonl", ".ndjson", ".json", ".csv", ".parquet", ".gz")
 _ROLES = {"revise": "reviser", "judge": "judge"}  # stage → the key of `engines:` that it asks by default
+_RECORDING = {"recording", "replies", "gold"}  # keys of a recording, and of no pipeline
 _ENGINE_FLAGS = {"engine": "engine", "model": "model", "base_url": "base_url", "api_key_env": "api_key_env"}
 
 
@@ -56,7 +57,7 @@ def _raw_config(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if path.suffix in (".yaml", ".yml") or shipped_pipeline(target):
         path = path if path.is_file() else shipped_pipeline(target) or path
         raw = configs.read_yaml(path)
-        if "recording" in raw and getattr(arguments, "stage", "") == "judge":
+        if _RECORDING & raw.keys() and getattr(arguments, "stage", "") == "judge":
             return _from_recording(arguments), f"rlaif judge {target}"
         return raw, str(path)
     stage = getattr(arguments, "stage", "run")
@@ -96,7 +97,10 @@ def _from_data(arguments: argparse.Namespace, stage: str) -> dict[str, Any]:
 
 
 def _from_recording(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Other people's judgments, replayed; or their pairs before a judge of the user's, with --engine."""
+    """Other people's judgments, replayed as they were recorded; or, with --engine, what was judged before a judge of
+    the user's."""
+    from rlaif import recordings
+
     if not arguments.run:
         raise ConfigError(f"rlaif judge {arguments.target}: name the run folder with --run DIR")
     params: dict[str, str] = {}
@@ -109,7 +113,7 @@ def _from_recording(arguments: argparse.Namespace) -> dict[str, Any]:
     raw: dict[str, Any] = {"run": arguments.run, "prompts": source}
     if not arguments.engine:
         raw["engines"] = {"judge": {"engine": "replay", **source}}
-        raw["judge"] = {"pairs": "listed"}
+        raw["judge"] = dict(recordings.load(arguments.target, params).judge)
         if not (arguments.rubric or arguments.constitution):
             raw["judge"]["rubric"] = "as-recorded"
     return raw

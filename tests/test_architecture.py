@@ -38,6 +38,7 @@ FORBIDDEN = {
     "metrics.py": ("rlaif.store", "rlaif.io", "rlaif.stages", "scipy", "pandas"),
     "records.py": ("rlaif.store", "rlaif.config", "rlaif.engines", "rlaif.stages"),
     "stages/": ("rlaif.pipeline", "rlaif.cli"),
+    "recordings/": ("rlaif.driver", "rlaif.store", "rlaif.stages", "rlaif.pipeline", "rlaif.engines"),
     "engines/": ("rlaif.judges", "rlaif.stages", "rlaif.driver", "rlaif.pipeline"),
 }
 

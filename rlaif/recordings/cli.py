@@ -60,15 +60,13 @@ def _replies(recording: Recording) -> Iterator[str]:
         return
     n_replies = sum(map(len, recording.replies.values()))
     shown = Counter(len(subject) - 1 for subject in recording.replies)
-    both = sum(1 for prompt, *ids in recording.replies if (prompt, *ids[::-1]) in recording.replies and len(ids) == 2)
     yield f"  replies: {n_replies:,}, to {len(recording.replies):,} questions about {_list(shown)} responses"
     if shown[2]:
-        yield f"  pairs: {shown[2] - both // 2:,}, of them in both orders: {both // 2:,}"
+        yield f"  pairs: {shown[2] - recording.n_both:,}, of them in both orders: {recording.n_both:,}"
     read = [outcome(recording, reply) for replies in recording.replies.values() for reply in replies]
     yield f"  read as: {_counted(read)}"
-    kind = "pairwise" if shown[2] else "pointwise" if shown[1] else "listwise"
-    orders = "" if kind == "pointwise" else ", orders: both" if both * 2 > shown[2] else ", orders: given"
-    yield f"  to replay it: judge: {{judge: {kind}, rubric: as-recorded, pairs: listed{orders}}}"
+    section = {"rubric": "as-recorded", **recording.judge}
+    yield f"  to replay it: judge: {{{', '.join(f'{key}: {value}' for key, value in section.items())}}}"
 
 
 def outcome(recording: Recording, reply: Reply) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,23 @@ class Recording(msgspec.Struct, kw_only=True):
     def models(self) -> list[str]:
         """Who gave the replies."""
         return sorted({reply.model for replies in self.replies.values() for reply in replies} - {""})
+
+    @property
+    def n_both(self) -> int:
+        """How many pairs were shown in both orders."""
+        both = sum((prompt, *ids[::-1]) in self.replies for prompt, *ids in self.replies if len(ids) == 2)
+        return both // 2
+
+    @property
+    def judge(self) -> dict[str, str]:
+        """The keys of a judge section that asks what was recorded: the kind of most replies; both orders where most
+        pairs were shown in both."""
+        shown = Counter(min(len(subject) - 1, 3) for subject in self.replies)
+        kind = {1: "pointwise", 2: "pairwise", 3: "listwise"}[max(shown, key=shown.__getitem__, default=2)]
+        if kind == "pointwise":
+            return {"judge": kind}
+        given = kind == "listwise" or self.n_both * 4 < shown[2]
+        return {"judge": kind, "pairs": "listed", "orders": "given" if given else "both"}
 
     @property
     def has_logprobs(self) -> bool:

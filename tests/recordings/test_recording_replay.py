@@ -135,7 +135,7 @@ def test_one_order_of_some_pairs_with_the_same_texts_under_two_ids(tmp_path: Pat
         "replies": {"shown": ["x", "y"], "verdict": "v"},
     }
     path = write(tmp_path, said, rows)
-    found = judge(path, tmp_path / "run", "--set", "judge.orders=given")
+    found = judge(path, tmp_path / "run")
     own = {make_id(p, r): r for p in "pq" for r in "abc"}
     assert [(j.prompt_id, *(own[i] for i in j.response_ids), j.verdict) for j in found] == [
         ("p", "a", "b", "first"),
@@ -148,12 +148,15 @@ def test_recorded_rankings_and_scores_are_judgments_too(tmp_path: Path) -> None:
     rows = [{"id": "p", "list": ["x", "y", "z"], "best": ["z", "x", "y"]}]
     said = {"recording": "x", "data": "rows.jsonl", "prompts": {"id": "id"}}
     ranked = write(tmp_path, {**said, "replies": {"shown": "list", "ranking": "best"}}, rows)
-    (found,) = judge(ranked, tmp_path / "ranks", "--set", "judge.judge=listwise", "--set", "judge.orders=given")
+    (found,) = judge(ranked, tmp_path / "ranks")
     assert found.ranking == [make_id("p", name) for name in "zxy"]
     rows = [{"m": "x", "s": 7.5, "t": 2}, {"m": "y", "s": 8, "t": None}]
     part = {"shown": ["m"], "scores": {"style": "s", "truth": "t"}}
     scored = write(tmp_path, {**said, "prompts": {"id": "'p'"}, "replies": part}, rows)
-    both = judge(scored, tmp_path / "scores", "--set", "judge.judge=pointwise")
+    both = judge(
+        scored,
+        tmp_path / "scores",
+    )
     assert [j.scores for j in both] == [{"style": 7.5, "truth": 2.0}, {"style": 8.0, "truth": None}]
 
 
@@ -164,7 +167,7 @@ def test_recorded_probabilities_are_soft_labels(tmp_path: Path) -> None:
     }
     del said["parse"]
     path = write(tmp_path, said, [{**ROWS[0], "p": 0.3, "s": 0.6}])
-    (found,) = judge(path, tmp_path / "run", "--set", "judge.orders=given")
+    (found,) = judge(path, tmp_path / "run")
     assert found.verdict == "second" and found.label_mass == pytest.approx(0.9)
     assert found.probabilities == pytest.approx({"first": 1 / 3, "second": 2 / 3})
 
@@ -244,7 +247,7 @@ def test_recording_check_shows_what_was_understood(tmp_path: Path, capsys: Any) 
         "replies: 3, to 3 questions about 2 responses",
         "pairs: 2, of them in both orders: 1",
         "read as: second 2, first 1",
-        "judge: {judge: pairwise, rubric: as-recorded, pairs: listed, orders: both}",
+        "judge: {rubric: as-recorded, judge: pairwise, pairs: listed, orders: both}",
         "gold labels: tie 1, first 1, second 1",
         "shown 2 (big) | 1 (small) → second: I pick the second",
         "gold on 1 (small) | 2 (big): tie, first",
@@ -285,5 +288,5 @@ def test_qlora_through_the_pipeline(tmp_path: Path) -> None:
 
 
 def test_pandalm_in_its_one_order_through_the_pipeline(tmp_path: Path) -> None:
-    found = judge(recording("pandalm"), tmp_path / "run", "--set", "judge.orders=given")
+    found = judge(recording("pandalm"), tmp_path / "run")
     assert Counter(j.verdict or j.status for j in found) == {"first": 460, "second": 476, "tie": 38, "unparsed": 25}
