@@ -138,7 +138,8 @@ class TournamentJudge:
 
 
 def _in_round(judgment: Judgment, n_round: int) -> Judgment:
-    return msgspec.structs.replace(judgment, meta={**judgment.meta, "round": n_round})
+    drawn = {"orders": "random"} if judgment.meta.get("orders") == "given" else {}  # the tournament drew it
+    return msgspec.structs.replace(judgment, meta={**judgment.meta, **drawn, "round": n_round})
 
 
 class _Purse:
