@@ -88,3 +88,19 @@ def test_the_report_is_always_made(config: dict[str, Any]) -> None:
     pipeline = Pipeline.model_validate(config)
     folder = RunFolder("run")
     assert fingerprint(pipeline, folder, "report") != fingerprint(pipeline, folder, "report")
+
+
+def test_what_the_members_of_a_panel_and_their_gold_depend_on(config: dict[str, Any]) -> None:
+    Path("gold.json").write_text('{"one": {"n": 2, "correct": 1}}')
+    Path("other.jinja").write_text("{{ conversation }}")
+    members = {"one": {"judge": "my_own_code:Judge", "frame": "mine.jinja"}, "two": {"frame": "other.jinja"}}
+    config["judge"] = {"judge": "panel", "members": members}
+    config["pair"] = {"panel_gold": "gold.json"}
+    for name, stages in {
+        "gold.json": {"pair"},
+        "other.jinja": {"judge", "pair", "evaluate"},
+        "my_own_code.py": {"judge", "evaluate"},
+    }.items():
+        before = marks(config)
+        Path(name).write_text(Path(name).read_text() + "\n")
+        assert changed(config, before) == stages, name
