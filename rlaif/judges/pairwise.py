@@ -169,7 +169,7 @@ class PairwiseJudge(StandardJudge):
         return draws
 
     def _judgment(self, prompt: Prompt, look: _Look, draws: Sequence[_Draw]) -> Judgment:
-        meta: dict[str, Any] = {"orders": self._orders_said}
+        meta: dict[str, Any] = {"orders": self.orders}
         parsed = draws[0].parsed
         if self.samples > 1:
             parsed, facts = pooled([draw.parsed for draw in draws])
@@ -215,11 +215,6 @@ class PairwiseJudge(StandardJudge):
         return {**facts, "votes": votes, **({"spread": round(pstdev(values), 6)} if values else {})}
 
     @property
-    def _orders_said(self) -> str:
-        """What the judgments say was asked: one order that somebody else drew is random all the same."""
-        return "both" if self.orders == "both" else "random"
-
-    @property
     def _names(self) -> dict[str, str]:
         return dict(zip(self.choice.labels, (FIRST, SECOND, TIE), strict=False))
 
@@ -233,7 +228,7 @@ class PairwiseJudge(StandardJudge):
             kind="pairwise",
             verdict=TIE,
             probabilities={FIRST: 0.5, SECOND: 0.5},
-            meta={"orders": self._orders_said, "identical": True},
+            meta={"orders": self.orders, "identical": True},
         )
 
 
