@@ -138,7 +138,8 @@ class TournamentJudge:
 
 
 def _in_round(judgment: Judgment, n_round: int) -> Judgment:
-    drawn = {"orders": "random"} if judgment.meta.get("orders") == "given" else {}  # the tournament drew it
+    """An order that the tournament gave its judge was drawn, so it is random."""
+    drawn = {"orders": "random"} if judgment.meta.get("orders") == "given" else {}
     return msgspec.structs.replace(judgment, meta={**judgment.meta, **drawn, "round": n_round})
 
 
