@@ -23,6 +23,7 @@ STAGE_HELP = {
     "report": "write report.html and report.json",
 }
 TRAINER_HELP = {
+    "reward": "a reward model: pairs, per-criterion scores or rankings, on TRL",
     "dpo": "direct preference optimisation, on TRL",
 }
 _SET_HELP = "set a key of the config, for example judge.orders=random; may be given several times"

@@ -9,7 +9,7 @@ from rlaif.config.data import Budget, EngineSpec, ExportSection, GenerateSection
 from rlaif.config.evaluation import EvaluateSection, ReportSection
 from rlaif.config.judging import JudgeSection, PairSection, ReviseSection
 from rlaif.config.pipeline import Pipeline, load
-from rlaif.config.training import DPOSection, TrainSection
+from rlaif.config.training import DPOSection, RewardSection, TrainSection
 
 __all__ = [
     "Budget",
@@ -24,6 +24,7 @@ __all__ = [
     "Price",
     "ReportSection",
     "ReviseSection",
+    "RewardSection",
     "Sampler",
     "Section",
     "Source",

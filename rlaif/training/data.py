@@ -64,6 +64,8 @@ def _read(source: Path | str, cache: Path) -> Any:
             kind = {".parquet": "parquet", ".csv": "csv"}.get(path.suffix, "json")
             return datasets.load_dataset(kind, data_files=str(path), cache_dir=str(cache))
         return datasets.load_dataset(str(source), cache_dir=str(cache))
+    except StopIteration:  # how it says that a file is empty
+        raise DataError(f"{source}: a split has no rows") from None
     except Exception as error:  # the library raises a dozen kinds, from pyarrow's to its own
         raise DataError(f"{source}: cannot load this dataset: {one_line(error)}") from error
 

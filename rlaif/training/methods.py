@@ -8,6 +8,7 @@ from rlaif.errors import ConfigError
 from rlaif.training.fitting import Method
 
 _METHODS = {
+    "reward": "rlaif.training.reward:Reward",
     "dpo": "rlaif.training.dpo:DPO",
 }
 
