@@ -22,6 +22,7 @@ __all__ = [
     "revise",
     "run",
     "train_dpo",
+    "train_reward",
 ]
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         revise,
         run,
         train_dpo,
+        train_reward,
     )
 
 

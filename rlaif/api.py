@@ -152,18 +152,47 @@ def train_dpo(
     `soft_labels=True`). `args`: of `trl.DPOConfig`, by their own names; `lora`: of `peft.LoraConfig`. Returns what
     stands in out/training.json. Errors: UserError.
     """
-    from rlaif import io
     from rlaif.config import DPOSection
     from rlaif.training.dpo import train_dpo as train
 
-    given = {"model": model, "args": dict(args or {}), **section}
-    checked = configs.validate(DPOSection, given, "train_dpo")
+    checked = configs.validate(DPOSection, {"model": model, "args": dict(args or {}), **section}, "train_dpo")
+    return _train(train, checked, dataset, out, seed)
+
+
+def train_reward(
+    dataset: Data,
+    *,
+    model: str,
+    out: str | Path,
+    seed: int = 0,
+    args: Mapping[str, Any] | None = None,
+    **section: Any,
+) -> dict[str, Any]:
+    """Train a reward model on top of `model` (a folder or a hub id) and write it to the folder `out`.
+
+    `dataset`: as for `train_dpo`, or with `kind="scores"` rows of prompt, response and scores, with `kind="ranking"`
+    rows of prompt, responses and ranking. `args`: of `trl.RewardConfig`; `section`: the keys of `train.reward:` in a
+    pipeline. `rlaif.training.scoring.load_reward(out)` scores with it. Returns what stands in out/training.json.
+    Errors: UserError.
+    """
+    from rlaif.config import RewardSection
+    from rlaif.training.reward import train_reward as train
+
+    checked = configs.validate(RewardSection, {"model": model, "args": dict(args or {}), **section}, "train_reward")
+    return _train(train, checked, dataset, out, seed)
+
+
+def _train(
+    train: Callable[[Any, str, Path, int], dict[str, Any]], section: Any, dataset: Data, out: str | Path, seed: int
+) -> dict[str, Any]:
+    from rlaif import io
+
     if isinstance(dataset, str | Path):
-        return _outside_loop(lambda: train(checked, str(dataset), Path(out), seed))
+        return _outside_loop(lambda: train(section, str(dataset), Path(out), seed))
     with tempfile.TemporaryDirectory(prefix="rlaif-") as temporary:
         path = Path(temporary) / "train.jsonl"
         io.write_jsonl(path, io.read_rows(dataset))
-        return _outside_loop(lambda: train(checked, path, Path(out), seed))
+        return _outside_loop(lambda: train(section, str(path), Path(out), seed))
 
 
 def evaluate(

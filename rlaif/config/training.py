@@ -25,6 +25,16 @@ class TrainerSection(Section):
     lora: dict[str, Any] | None = None  # arguments of `peft.LoraConfig`
     quantization: dict[str, Any] | None = None  # of `transformers.BitsAndBytesConfig`: QLoRA, together with `lora`
 
+    @property
+    def exported(self) -> str:
+        """Which of a run's exports it trains on where `dataset` says nothing."""
+        return "dataset"
+
+    @property
+    def read(self) -> list[str]:
+        """The models and datasets that it names."""
+        return [value for value in (self.model, self.dataset) if value]
+
 
 class DPOSection(TrainerSection):
     """`args`: of `trl.DPOConfig`."""
@@ -46,6 +56,14 @@ class RewardSection(TrainerSection):
     ensemble: int = Field(default=1, ge=1, le=32)  # models, from seeds that follow on one another
     human: str | None = None  # a dataset with the same columns labelled by people: measured, never trained on
     pad_token: str | None = None  # for a tokenizer without one, or one that pads with its end token
+
+    @property
+    def exported(self) -> str:
+        return "dataset" if self.kind == "pair" else f"dataset-{self.kind}"
+
+    @property
+    def read(self) -> list[str]:
+        return [*super().read, *([self.human] if self.human else [])]
 
     @model_validator(mode="after")
     def _fits_the_kind(self) -> RewardSection:

@@ -153,11 +153,10 @@ def _trainer(name: str) -> Stage:
         if found is None:
             raise ConfigError(f"train.{name}: this config has no such section")
         folder = Path(config.run)
-        for value in (found.model, found.dataset):
-            if value:
-                yield located(value, folder)
+        for value in found.read:
+            yield located(value, folder)
         if found.dataset is None:
-            yield folder / "dataset"
+            yield folder / found.exported
 
     return Stage(
         name=name,

@@ -39,7 +39,7 @@ def prepared(context: Context, name: str) -> tuple[Any, Path | str, Path]:
     folder = context.folder.path
     if section.model.startswith(RUN):
         section = section.model_copy(update={"model": trained(section.model, folder, f"train.{name}.model")})
-    return section, section.dataset or folder / "dataset", folder / "models" / name
+    return section, section.dataset or folder / section.exported, folder / "models" / name
 
 
 def trained(value: str, folder: Path, where: str) -> str:
