@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from rlaif.config.base import Section
+from rlaif.config.data import dataset_folder
 
 TRAINERS = ("sft", "reward", "dpo", "kto", "ppo", "grpo")  # in the order in which a pipeline runs them
 POLICIES = ("sft", "dpo", "kto", "ppo", "grpo")  # those whose output answers prompts
@@ -28,7 +29,7 @@ class TrainerSection(Section):
     @property
     def exported(self) -> str:
         """Which of a run's exports it trains on where `dataset` says nothing."""
-        return "dataset"
+        return dataset_folder("pair")
 
     @property
     def read(self) -> list[str]:
@@ -59,7 +60,7 @@ class RewardSection(TrainerSection):
 
     @property
     def exported(self) -> str:
-        return "dataset" if self.kind == "pair" else f"dataset-{self.kind}"
+        return dataset_folder(self.kind)
 
     @property
     def read(self) -> list[str]:
