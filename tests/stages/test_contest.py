@@ -34,9 +34,10 @@ def test_several_policies_meet_the_starting_one_and_each_other(tmp_path: Path) -
     })  # fmt: skip
     counts, result, folder = run(pipeline)
     assert result["win_rate"]["judge"]["value"] == 1, "the main comparison stays at the top"
-    others = {(m["baseline"], m["policy"]): m["win_rate"]["judge"]["value"] for m in result["matches"]}
+    others = {(m["baseline"], m["policy"]): m["win_rate"]["judge"] for m in result["matches"]}
     assert others.keys() == {("before", "third"), ("after", "third")}
-    assert others["after", "third"] == 0, "the better policy wins against the third"
+    assert others["after", "third"]["value"] == 0, "the better policy wins against the third"
+    assert others["before", "third"] is None, "the judge has no word on two bad ones"
     assert counts["comparisons"] == 6
     assert {row.source for row in folder.read("evaluation/responses", Response)} == {"before", "after", "third"}
 
@@ -94,7 +95,9 @@ def test_accuracy_by_domain_and_length(tmp_path: Path) -> None:
     lengths = {kind: found and found["value"] for kind, found in figures["by_length"].items()}
     assert lengths == {"chosen_longer": 1.0, "alike": 0.5, "rejected_longer": 0.0}
     # differences of length: +6, −6, 0, +13
-    assert figures["margin"] == pytest.approx(3.25 / (sum((x - 3.25) ** 2 for x in (6, -6, 0, 13)) / 4) ** 0.5)
+    assert figures["margin"] == pytest.approx(
+        3.25 / (sum((x - 3.25) ** 2 for x in (6, -6, 0, 13)) / 4) ** 0.5, abs=1e-6
+    )
 
 
 def test_every_chosen_meets_every_rejected(tmp_path: Path) -> None:
