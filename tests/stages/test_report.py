@@ -430,4 +430,4 @@ def test_other_matches_principles_and_reward_models_are_told(tmp_path: Path) -> 
     page = (path / "report.html").read_text(encoding="utf-8")
     for said in ("Other matches", "best_of_8", "Under each principle alone", "Reward models on pairs", "by domain"):
         assert said in page
-    assert "82 %" in page, "the reward model's accuracy"
+    assert "82\u2009%" in page or "82\u00a0%" in page or "82\u202f%" in page, "the reward model's accuracy"
