@@ -10,6 +10,7 @@ from rlaif.config.training import TRAINERS
 from rlaif.engines.base import IN_PROCESS
 from rlaif.errors import ConfigError
 from rlaif.stages.base import Context
+from rlaif.stages.contest import contestants_of
 from rlaif.store import RunFolder
 
 
@@ -68,10 +69,14 @@ def _evaluate(context: Context) -> None:
         raise ConfigError("evaluate: this config has no such section")
     for path in section.metrics:
         find_metric(path)
+    if section.prompts is None:
+        return
     for judge in judges_of(context.config):
         judge.build(context.engine)
     context.engine(context.starting_policy)
-    _after(context, section.after)
+    contestants_of(context.config, context.starting_policy)
+    for role in [section.after, *section.policies]:
+        _after(context, role)
 
 
 def _after(context: Context, role: str) -> None:

@@ -135,7 +135,7 @@ def _one_process_each(config: Pipeline, stage: str) -> list[str]:
 
 def loads_a_model(config: Pipeline, stage: str) -> bool:
     """Whether the stage needs a process of its own."""
-    return stage_named(stage).loads_a_model or any(
+    return stage_named(stage).loads_a_model(config) or any(
         engine_name(config, role) in IN_PROCESS for role in stage_named(stage).roles(config)
     )
 

@@ -15,6 +15,7 @@ from rlaif.judges.base import Judge, planned
 from rlaif.judges.revision import RevisionChain
 from rlaif.records import Dropped, Message, Prompt, Request, Response
 from rlaif.stages.base import Context, count_reasons
+from rlaif.stages.contest import contestants_of, matches_of
 from rlaif.stages.generate import sampling_request
 from rlaif.stages.judge import Pairs, count_lineups, tasks
 from rlaif.stages.prompts import load_prompts
@@ -165,18 +166,22 @@ def _load_of(context: Context, role: str, requests: Sequence[Request], scale: fl
 
 
 def _evaluate_loads(context: Context) -> dict[str, _Load]:
-    """Both policies answer, then each judge compares."""
+    """All policies answer, then each judge compares."""
     from rlaif.stages import evaluate
 
     config = context.config
     section = config.evaluate
     assert section is not None
+    if section.prompts is None:
+        return {}
     prompts = load_prompts(section.prompts, [])
-    n = len(prompts) * section.n
+    contestants = contestants_of(config, context.starting_policy)
+    n_matches = len(matches_of(section, contestants))
+    n_answers = len(prompts) * section.n * sum(row.best_of for row in contestants)
     count = _counter(context, context.starting_policy)
     some = prompts[:_SAMPLED]
     mean = sum(count(prompt.messages) for prompt in some) / max(1, len(some))
-    answers = _Load(2 * n, round(2 * n * mean), 2 * n * section.max_tokens)
+    answers = _Load(n_answers, round(n_answers * mean), n_answers * section.max_tokens)
     loads = {"evaluate: answers": answers.priced(context.engine_spec(context.starting_policy).price)}
     for seat in evaluate.judges_of(config):
         judge = seat.build(context.engine)
@@ -184,7 +189,7 @@ def _evaluate_loads(context: Context) -> dict[str, _Load]:
         by_role, _ = _judge_loads(context, judge, stand_ins)
         for asked, load in by_role.items():
             named = f"evaluate: {seat.name}" if list(by_role) == [seat.name] else f"evaluate: {seat.name}: {asked}"
-            loads[named] = load.times(section.n)
+            loads[named] = load.times(section.n * n_matches)
     return loads
 
 

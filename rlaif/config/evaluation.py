@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rlaif.config.base import Section, Source
 
 
-class EvaluateSection(Section):
-    """The trained policy against the starting policy on held-out prompts."""
+class BestOfSection(Section):
+    """Another policy: the starting one's best of n samples, as a reward model sees it."""
 
-    prompts: Source
+    reward: str  # a folder, or run:NAME for what this run trained
+    n: int = Field(default=8, ge=2)
+    policy: str | None = None  # engine key of the one that is sampled; default: the starting policy
+
+
+class EvaluateSection(Section):
+    """The trained policy against the starting policy on held-out prompts; other policies, and reward models, too."""
+
+    prompts: Source | None = None  # without them only reward models are measured
     before: str | None = None  # engine key of the starting policy; default: the first sampler's
     after: str = "trained"  # engine key; "trained" is the policy this run trained
     judges: list[str] = []  # engine keys; default: the labelling judge
     n: int = Field(default=1, ge=1)  # responses per prompt and policy that are judged against each other
     temperature: float = Field(default=1.0, ge=0)
     max_tokens: int = Field(default=512, ge=1)
+    policies: list[str] = []  # more policies, each against the starting one: engine keys, or trainers of this run
+    each_other: bool = False  # also every two of `after`, `policies` and `best_of`
+    best_of: BestOfSection | None = None
+    reward_models: dict[str, str] = {}  # name → a folder or run:NAME: how often it scores the better response higher
+    pairs: dict[str, Source] = {}  # name → where reward models are measured: chosen and rejected, or gold
     metrics: list[str] = []  # import paths of fn(prompt, response) -> {name: number or None}: measure, never label
+
+    @model_validator(mode="after")
+    def _measures_something(self) -> EvaluateSection:
+        if bool(self.reward_models) != bool(self.pairs):
+            raise ValueError("reward_models and pairs belong together: name models, and pairs to measure them on")
+        if self.prompts is None and not self.pairs:
+            raise ValueError("prompts: held-out prompts are needed to compare policies")
+        return self
 
 
 class ReportSection(Section):

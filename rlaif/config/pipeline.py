@@ -57,6 +57,8 @@ class Pipeline(Section):
         if self.evaluate:
             used += [("evaluate.judges", name) for name in self.evaluate.judges]
             used += [("evaluate.before", self.evaluate.before)] if self.evaluate.before else []
+            others = [*self.evaluate.policies, *([self.evaluate.best_of.policy] if self.evaluate.best_of else [])]
+            used += [("evaluate.policies", name) for name in others if name and self.trainer_of(name) is None]
             used += [("evaluate.after", self.evaluate.after)] if self.trainer_of(self.evaluate.after) is None else []
         used += [(f"budget.max_requests_of.{role}", role) for role in self.budget.max_requests_of]
         for key, name in used:

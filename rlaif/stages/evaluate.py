@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
 
 from rlaif import io
-from rlaif.config import EvaluateSection, JudgeSection, PairSection, Pipeline, Sampler
-from rlaif.driver import Job
+from rlaif.config import EvaluateSection, JudgeSection, PairSection, Pipeline, Source
 from rlaif.engines.base import import_path
 from rlaif.errors import ConfigError, DataError
 from rlaif.judges import EngineOf, build
 from rlaif.judges.base import Judge, Task
-from rlaif.records import Dropped, Judgment, Prompt, Reply, Response, make_id
+from rlaif.records import Dropped, Judgment, Prompt, Response
 from rlaif.stages.base import Context, count_reasons
-from rlaif.stages.evaluation import Comparison, JudgeView, evaluate, view
-from rlaif.stages.generate import response_of, sampling_request
+from rlaif.stages.contest import Samples, contestants_of, matches_of, sampled
+from rlaif.stages.evaluation import VERSION, Comparison, JudgeView, evaluate, view
 from rlaif.stages.pairing.standards import Standards
+from rlaif.stages.reward_accuracy import measure_reward_models
 from rlaif.store import write_whole
 
 STAGE = "evaluate"
-BEFORE, AFTER = "before", "after"
 Metric = Callable[[str, str], dict[str, float | None]]
 
 
@@ -32,35 +31,67 @@ def run(context: Context) -> dict[str, Any]:
     """Writes evaluation/{prompts,responses,judgments}.jsonl and evaluation/evaluation.json.
 
     One policy or judge is loaded at a time. What cannot be compared (a prompt too long, an empty response) is dropped
-    with its reason. Errors: ConfigError (no standard to judge by, unknown metric), DataError (no usable prompt, no
-    comparison left).
+    with its reason. Errors: ConfigError (no standard to judge by, unknown metric, a model that is not there),
+    DataError (no usable prompt or pair, no comparison left).
     """
     section = context.config.evaluate
     assert section is not None
-    judges = judges_of(context.config)
-    measures = [find_metric(path) for path in section.metrics]
+    result: dict[str, Any] = {"version": VERSION}
+    counts: dict[str, Any] = {}
     dropped: list[Dropped] = []
-    prompts = _prompts(section, dropped)
-    context.folder.write("evaluation/prompts", prompts)
-    comparisons = _comparisons(context, section, prompts, dropped)
-    context.folder.write("evaluation/responses", _responses(comparisons))
-    judgments = {judge.name: _judgments(context, judge, comparisons) for judge in judges}
-    context.folder.write("evaluation/judgments", (row for rows in judgments.values() for row in rows))
+    if section.prompts is not None:
+        found, counts = _policies(context, section, section.prompts, dropped)
+        result |= found
+    if section.pairs:
+        result["reward_models"] = measure_reward_models(context, section, dropped)
+        counts["reward_models"] = len(section.reward_models)
     context.folder.drop(STAGE, dropped)
-    if not comparisons:
-        raise DataError(f"evaluate: nothing to compare: {json.dumps(count_reasons(dropped))}")
-    views = {judge.name: _view(context.config, comparisons, judgments[judge.name]) for judge in judges}
-    values = {row.id: measure(measures, c.prompt, row) for c in comparisons for row in (c.before, c.after)}
-    n_seen = _also_trained_on(context, prompts)
-    result = evaluate(comparisons, views, values, seed=context.config.seed) | {"prompts_also_trained_on": n_seen}
     text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
     write_whole(context.folder.path / "evaluation" / "evaluation.json", text.encode() + b"\n")
-    return {
+    return {**counts, "dropped": count_reasons(dropped) | counts.get("dropped", {})}
+
+
+def _policies(
+    context: Context, section: EvaluateSection, source: Source, dropped: list[Dropped]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The figures of all matches, the main one's at the top, and counts."""
+    judges = judges_of(context.config)
+    measures = [find_metric(path) for path in section.metrics]
+    prompts = _prompts(source, dropped)
+    context.folder.write("evaluation/prompts", prompts)
+    contestants = contestants_of(context.config, context.starting_policy)
+    samples = {row.name: sampled(context, row, prompts) for row in contestants}
+    dropped.extend(row for of in samples.values() for rows in of for row in rows if isinstance(row, Dropped))
+    responses = _responses(samples)
+    context.folder.write("evaluation/responses", responses)
+    matches = {
+        names: _comparisons(prompts, *(samples[name] for name in names)) for names in matches_of(section, contestants)
+    }
+    met = [comparison for comparisons in matches.values() for comparison in comparisons]
+    judgments = {judge.name: _judgments(context, judge, met) for judge in judges}
+    context.folder.write("evaluation/judgments", (row for rows in judgments.values() for row in rows))
+    main, *others = matches
+    if not matches[main]:
+        context.folder.drop(STAGE, dropped)
+        raise DataError(f"evaluate: nothing to compare: {json.dumps(count_reasons(dropped))}")
+    prompt_of = {prompt.id: prompt for prompt in prompts}
+    values = {row.id: measure(measures, prompt_of[row.prompt_id], row) for row in responses}
+
+    def figures(names: tuple[str, str]) -> tuple[dict[str, Any], dict[str, JudgeView]]:
+        views = {judge.name: _view(context.config, matches[names], judgments[judge.name]) for judge in judges}
+        return evaluate(matches[names], views, values, seed=context.config.seed), views
+
+    n_seen = _also_trained_on(context, prompts)
+    result, views = figures(main)
+    result |= {"prompts_also_trained_on": n_seen}
+    if others:
+        result["matches"] = [{"baseline": names[0], "policy": names[1], **figures(names)[0]} for names in others]
+    return result, {
         "prompts": len(prompts),
         "prompts_also_trained_on": n_seen,
-        "comparisons": len(comparisons),
+        "comparisons": len(met),
         "judgments": sum(len(rows) for rows in judgments.values()),
-        "dropped": count_reasons(dropped) | _excluded(views),
+        "dropped": _excluded(views),
     }
 
 
@@ -72,71 +103,30 @@ def _also_trained_on(context: Context, prompts: Sequence[Prompt]) -> int:
     return sum(prompt.text in seen for prompt in prompts)
 
 
-def _prompts(section: EvaluateSection, dropped: list[Dropped]) -> list[Prompt]:
+def _prompts(source: Source, dropped: list[Dropped]) -> list[Prompt]:
     unusable: list[Dropped] = []
-    prompts = list(islice(io.read_prompts(section.prompts, unusable.append), section.prompts.limit))
+    prompts = list(islice(io.read_prompts(source, unusable.append), source.limit))
     dropped.extend(msgspec.structs.replace(row, stage=STAGE) for row in unusable)
     if not prompts:
-        raise DataError(f"evaluate.prompts: {section.prompts.path}: no usable prompt")
+        raise DataError(f"evaluate.prompts: {source.path}: no usable prompt")
     return prompts
 
 
-def _comparisons(
-    context: Context, section: EvaluateSection, prompts: Sequence[Prompt], dropped: list[Dropped]
-) -> list[Comparison]:
-    """Both policies' samples, the i-th against the i-th."""
-    start = context.starting_policy
-    before = _sampled(context, sampler_of(context.config, section, start, start, BEFORE), prompts)
-    after = _sampled(context, sampler_of(context.config, section, start, section.after, AFTER), prompts)
-    comparisons = []
-    for prompt, olds, news in zip(prompts, before, after, strict=True):
-        for old, new in zip(olds, news, strict=True):
-            faults = [row for row in (old, new) if isinstance(row, Dropped)]
-            dropped.extend(faults)
-            if isinstance(old, Response) and isinstance(new, Response):
-                comparisons.append(Comparison(prompt, old, new))
-    return comparisons
+def _comparisons(prompts: Sequence[Prompt], before: Samples, after: Samples) -> list[Comparison]:
+    """Two policies' samples, the i-th against the i-th, where both are there."""
+    return [
+        Comparison(prompt, old, new)
+        for prompt, olds, news in zip(prompts, before, after, strict=True)
+        for old, new in zip(olds, news, strict=True)
+        if isinstance(old, Response) and isinstance(new, Response)
+    ]
 
 
-def _sampled(context: Context, sampler: Sampler, prompts: Sequence[Prompt]) -> list[list[Response | Dropped]]:
-    jobs = (samples_job(prompt, sampler, context.config.seed) for prompt in prompts)
-    return list(context.drive(f"{STAGE}: {sampler.name}", [sampler.engine], jobs, len(prompts)))
-
-
-def sampler_of(config: Pipeline, section: EvaluateSection, start: str, engine: str, name: str) -> Sampler:
-    """How `engine` is sampled: with the system prompt, stops and extras under which `start` wrote candidates."""
-    written = config.generate.samplers if config.generate else []
-    base = next((sampler for sampler in written if sampler.engine == start), Sampler(engine=start))
-    changes = {
-        "engine": engine,
-        "name": name,
-        "n": section.n,
-        "temperature": section.temperature,
-        "max_tokens": section.max_tokens,
-    }
-    return base.model_copy(update=changes)
-
-
-def samples_job(prompt: Prompt, sampler: Sampler, seed: int = 0) -> Job[list[Response | Dropped]]:
-    """All of a policy's samples of one prompt. Repeated ones stay: here they are what the policy does."""
-    replies = yield [sampling_request(prompt, sampler, sample, seed) for sample in range(sampler.n)]
-    return [_response(prompt, sampler.name or "", sample, reply) for sample, reply in enumerate(replies)]
-
-
-def _response(prompt: Prompt, source: str, sample: int, reply: Reply) -> Response | Dropped:
-    response_id = make_id(prompt.id, source, sample, reply.text)
-    if reply.error is not None:
-        kind, _, detail = reply.error.partition(": ")
-        return Dropped(stage=STAGE, reason=kind, id=response_id, detail=f"{source}, prompt {prompt.id}: {detail}")
-    if not reply.text.strip():
-        return Dropped(stage=STAGE, reason="empty_response", id=response_id, detail=f"{source}, prompt {prompt.id}")
-    return response_of(response_id, prompt, source, sample, reply)
-
-
-def _responses(comparisons: Sequence[Comparison]) -> Iterator[Response]:
-    for comparison in comparisons:
-        yield comparison.before
-        yield comparison.after
+def _responses(samples: dict[str, Samples]) -> list[Response]:
+    """Everything that was answered: prompt by prompt, sample by sample, policy by policy."""
+    by_prompt = zip(*samples.values(), strict=True)
+    met = (row for of_prompt in by_prompt for rows in zip(*of_prompt, strict=True) for row in rows)
+    return [row for row in met if isinstance(row, Response)]
 
 
 class Seat(NamedTuple):

@@ -40,6 +40,7 @@ class JudgeView:
     p_after: list[float | None]  # P(after is better), both orders averaged; None: no usable judgment
     consistent: list[float | None]  # 1 or 0: whether both orders named the same winner; None: neither named one
     excluded: dict[str, int] = field(default_factory=dict)  # reason → comparisons without a verdict
+    by_principle: list[dict[str, float]] = field(default_factory=list)  # P(after is better) under each alone
 
     @property
     def outcomes(self) -> list[float]:
@@ -72,12 +73,18 @@ def view(
         if isinstance(result, str):
             found.p_after.append(None)
             found.consistent.append(None)
+            found.by_principle.append({})
             found.excluded[result] = found.excluded.get(result, 0) + 1
         else:
-            lead = result.difference if result.first_id == c.after.id else -result.difference
-            found.p_after.append((1 + min(1.0, max(-1.0, lead))) / 2)
+            sign = 1 if result.first_id == c.after.id else -1
+            found.p_after.append(_probability(sign * result.difference))
+            found.by_principle.append({name: _probability(sign * d) for name, d in result.by_principle.items()})
             found.consistent.append(None if result.consistent is None else float(result.consistent))
     return found
+
+
+def _probability(lead: float) -> float:
+    return (1 + min(1.0, max(-1.0, lead))) / 2
 
 
 def evaluate(
@@ -88,7 +95,7 @@ def evaluate(
     seed: int,
     n_examples: int = 12,
 ) -> dict[str, Any]:
-    """The whole of evaluation.json.
+    """The figures of one match: what stands at the top of evaluation.json, and in each of its `matches`.
 
     Every interval is at 95 % and resamples prompts, since responses to one prompt are not independent. A figure that
     cannot be had is null. Win rates count ties as ½ and leave out comparisons without a usable judgment.
@@ -108,6 +115,7 @@ def evaluate(
             for judge, seen in views.items()
             if figures.has_oracle
         },
+        "by_principle": {judge: figures.by_principle(seen) for judge, seen in views.items()},
         "by_domain": _by_domain(comparisons, views, values, seed),
         "examples": _examples(comparisons, views, values, n_examples),
     }
@@ -140,6 +148,14 @@ class _Figures:
             "mean_probability": _plain(metrics.proportion(seen.p_after, self.clusters, self.rng)),
             "order_consistency": _plain(metrics.proportion(seen.consistent, self.clusters, self.rng)),
             _UNUSABLE: dict(sorted(seen.excluded.items())),
+        }
+
+    def by_principle(self, seen: JudgeView) -> dict[str, Any]:
+        """Win rates under each principle (or criterion) alone; {} where the judge named none."""
+        names = sorted({name for row in seen.by_principle for name in row})
+        return {
+            name: self.win_rate(metrics.outcomes([row.get(name) for row in seen.by_principle]).tolist())
+            for name in names
         }
 
     def sides(self, value: Callable[[Response], float | None]) -> dict[str, Any]:

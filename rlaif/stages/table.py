@@ -45,7 +45,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     code: Callable[[Pipeline], Sequence[str]] = _nothing
     files: Callable[[Pipeline], Iterable[Path]] = lambda config: ()
     present: Callable[[Pipeline], bool] | None = None  # where it is not simply the first section
-    loads_a_model: bool = False  # also without engines
+    loads_a_model: Callable[[Pipeline], bool] = lambda config: False  # beside what its engines load
     always: bool = False  # never up to date
 
     def is_present(self, config: Pipeline) -> bool:
@@ -108,11 +108,17 @@ def _revise_files(config: Pipeline) -> Iterator[Path]:
 
 
 def _evaluate_roles(config: Pipeline) -> Sequence[str]:
-    if config.evaluate is None:
+    section = config.evaluate
+    if section is None or section.prompts is None:
         return []
-    before = [config.starting_policy] if config.starting_policy else []
-    judges = config.evaluate.judges or (config.judge.last_word.roles if config.judge else [])
-    return list(dict.fromkeys([*before, config.evaluate.after, *judges]))
+    start = [config.starting_policy] if config.starting_policy else []
+    sampled = [section.best_of.policy] if section.best_of and section.best_of.policy else []
+    judges = section.judges or (config.judge.last_word.roles if config.judge else [])
+    return list(dict.fromkeys([*start, section.after, *section.policies, *sampled, *judges]))
+
+
+def _scores_with_models(config: Pipeline) -> bool:
+    return config.evaluate is not None and bool(config.evaluate.best_of or config.evaluate.reward_models)
 
 
 def _own(names: Iterable[str | None]) -> Sequence[str]:
@@ -148,8 +154,13 @@ def _pair_files(config: Pipeline) -> Iterator[Path]:
 
 
 def _evaluate_files(config: Pipeline) -> Iterator[Path]:
-    if config.evaluate:
-        yield from _source_files(config.evaluate.prompts)
+    section = config.evaluate
+    if section is None:
+        return
+    for source in (section.prompts, *section.pairs.values()):
+        yield from _source_files(source)
+    models = [*section.reward_models.values(), *([section.best_of.reward] if section.best_of else [])]
+    yield from (located(model, Path(config.run)) for model in models)
     yield from _standard_files(config)
 
 
@@ -174,7 +185,7 @@ def _trainer(name: str) -> Stage:
         present=lambda config: section(config) is not None,
         files=files,
         writes=lambda config: [f"models/{name}"],
-        loads_a_model=True,
+        loads_a_model=lambda config: True,
     )
 
 
@@ -244,6 +255,7 @@ _ALL = [
         code=lambda config: [*_judge_code(config), *_own(config.evaluate.metrics if config.evaluate else [])],
         files=_evaluate_files,
         writes=lambda config: ["evaluation/evaluation.json"],
+        loads_a_model=_scores_with_models,
     ),
     Stage(
         name="report",

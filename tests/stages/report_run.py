@@ -84,6 +84,29 @@ def evaluation(oracle: bool = True) -> dict[str, Any]:
         "metrics": measured if oracle else {},
         "oracle_win_rate": {**estimate(0.61), "ties": 30} if oracle else None,
         "judge_minus_oracle": {"judge": estimate(0.13, 0.06), "second": estimate(0.01, 0.06)} if oracle else {},
+        "by_principle": {
+            name: {"helpful": estimate(0.4), "harmless": estimate(0.8), "polite": None} for name in judges
+        },
+        "matches": [
+            {
+                "baseline": "before",
+                "policy": policy,
+                "win_rate": {name: {**estimate(0.6 + 0.05 * i), "ties": 3} for name in judges},
+                "judges": {name: {"length_controlled_win_rate": 0.55} for name in judges},
+                "oracle_win_rate": estimate(0.57) if oracle else None,
+            }
+            for i, policy in enumerate(("sft", "best_of_8"))
+        ],
+        "reward_models": {
+            "ours": {
+                "held out": {
+                    "n": 480,
+                    "accuracy": estimate(0.82),
+                    "by_domain": {"fact": estimate(0.9), "howto": estimate(0.7)},
+                    "by_length": {"chosen_longer": estimate(0.9), "alike": estimate(0.8), "rejected_longer": None},
+                }
+            }
+        },
         "by_domain": {
             domain: {
                 "n": 60,

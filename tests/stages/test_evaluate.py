@@ -11,7 +11,7 @@ import pytest
 from rlaif.config import Pipeline, validate
 from rlaif.errors import ConfigError, DataError
 from rlaif.records import Dropped, Judgment, Prompt, Response
-from rlaif.stages import evaluate
+from rlaif.stages import contest, evaluate
 from rlaif.stages.base import Context
 from rlaif.store import RunFolder
 
@@ -123,7 +123,7 @@ def test_starting_policy_is_sampled_as_it_was_for_candidates(tmp_path: Path) -> 
     samplers = [{"engine": "old", "n": 4, "system": "Be brief.", "stop": ["\n"], "temperature": 0.3}]
     pipeline = config(tmp_path, ["one"], generate={"samplers": samplers}, evaluate__before=None)
     assert pipeline.evaluate is not None
-    found = evaluate.sampler_of(pipeline, pipeline.evaluate, "old", "new", "after")
+    found = contest.sampler_of(pipeline, pipeline.evaluate, "old", "new", "after")
     assert (found.engine, found.n, found.system, found.stop, found.temperature) == (
         "new",
         1,

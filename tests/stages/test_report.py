@@ -422,3 +422,12 @@ def test_a_hundred_thousand_judgments_take_seconds(tmp_path: Path) -> None:
     figures = build(path, ReportSection())
     assert figures["counts"]["judgments"] == 100_000
     assert time.process_time() - started < 15, "a few seconds on an idle core"
+
+
+def test_other_matches_principles_and_reward_models_are_told(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "run")
+    build(path, ReportSection())
+    page = (path / "report.html").read_text(encoding="utf-8")
+    for said in ("Other matches", "best_of_8", "Under each principle alone", "Reward models on pairs", "by domain"):
+        assert said in page
+    assert "82\u2009%" in page or "82\u00a0%" in page or "82\u202f%" in page, "the reward model's accuracy"

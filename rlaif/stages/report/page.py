@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from rlaif.stages.report import cards, charts, summary
+from rlaif.stages.report import cards, charts, matches, summary
 from rlaif.stages.report.collect import Example, ReportData
 from rlaif.stages.report.labels import p_first, standard_of
 from rlaif.stages.report.remarks import remarks
@@ -44,6 +44,9 @@ def context(data: ReportData, title: str | None = None) -> dict[str, Any]:
         "policy_cards": cards.policy_cards(data),
         "policy_judges": _policy_judges(data),
         "policy_metrics": _policy_metrics(data),
+        "policy_principles": matches.principles(data.evaluation),
+        "policy_matches": matches.matches(data.evaluation),
+        "reward_models": matches.reward_models(data.evaluation),
         "policy_examples": _policy_examples(data),
         "examples": [_example(example) for example in data.examples],
         "cost_tiles": _cost_tiles(data),
