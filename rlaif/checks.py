@@ -50,24 +50,26 @@ def _revise(context: Context) -> None:
 
 
 def _pair(context: Context) -> None:
+    from rlaif.stages.pairing.gold import load_gold
     from rlaif.stages.selectors import selector
 
-    if context.config.pair is not None:
-        selector(context.config.pair.select)
+    section = context.config.pair
+    if section is not None:
+        selector(section.select)
+        if section.panel_gold is not None:
+            load_gold(section.panel_gold)
 
 
 def _evaluate(context: Context) -> None:
-    from rlaif.judges import build
-    from rlaif.stages.evaluate import find_metric, judge_section_of
+    from rlaif.stages.evaluate import find_metric, judges_of
 
     section = context.config.evaluate
     if section is None:
         raise ConfigError("evaluate: this config has no such section")
     for path in section.metrics:
         find_metric(path)
-    judge_section = judge_section_of(context.config)
-    for role in section.judges or [judge_section.engine]:
-        build(judge_section, context.engine, role=role, where=f"evaluate.judges: {role}")
+    for judge in judges_of(context.config):
+        judge.build(context.engine)
     context.engine(context.starting_policy)
     _after(context, section.after)
 

@@ -45,6 +45,8 @@ class _Stopped(RlaifError):
 class Driver:
     """Replies come from `journal` or, once, from the engine of the request's role.
 
+    `only`: send to this role alone; what another role is asked and has not answered is an error reply, so that judges
+    made of several judges ask what they can without loading the other models. The results are then worth nothing.
     Results come from `run` as an iterator. Errors: BudgetReached, EngineError, StoreError, KeyboardInterrupt
     (Ctrl-C); in each case what was in flight is waited for briefly and all that was paid for is in the journal.
     """
@@ -59,8 +61,10 @@ class Driver:
         prices: Mapping[str, Price] | None = None,
         reasks: Reasks | None = None,
         progress: Progress | None = None,
+        only: str | None = None,
     ) -> None:
         self._journal = journal
+        self._only = only
         self._budget = budget or Budget()
         self._spent = spent or Stats()  # of the budget, before this driver
         self._reasks = reasks
@@ -217,6 +221,8 @@ class Driver:
         if recorded is not None:
             lane.stats.from_journal += 1
             return recorded
+        if self._only not in (None, request.role):
+            return Reply(error=f"elsewhere: {request.role} answers in a process of its own", finish_reason="error")
         task = asyncio.ensure_future(self._fetch(lane, request, key, content))
         self._in_flight[key] = task
         task.add_done_callback(lambda _: self._in_flight.pop(key, None))

@@ -120,11 +120,17 @@ def _run_child(config: Pipeline, folder: RunFolder, stage: str, mark: str, *, qu
 
 
 def _one_process_each(config: Pipeline, stage: str) -> list[str]:
-    """Roles that get a process of their own before the stage's last one, which then finds their replies recorded."""
+    """Roles that get a process of their own before the stage's last one, which then finds their replies recorded.
+
+    Models that never give their memory back, and those that one judge made of judges asks side by side.
+    """
     specs = {role: engine_name(config, role) for role in stage_named(stage).roles(config)}
-    if sum(name in IN_PROCESS for name in specs.values()) < 2:
+    loaded = {role for role, name in specs.items() if name in IN_PROCESS}
+    if len(loaded) < 2:
         return []
-    return [role for role, name in specs.items() if name in NEVER_SHRINKS]
+    judges = set(config.judge.roles) & loaded if config.judge and config.judge.members else set()
+    beside = judges if len(judges) > 1 else set()
+    return [role for role, name in specs.items() if name in NEVER_SHRINKS or role in beside]
 
 
 def loads_a_model(config: Pipeline, stage: str) -> bool:

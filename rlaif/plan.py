@@ -178,13 +178,12 @@ def _evaluate_loads(context: Context) -> dict[str, _Load]:
     mean = sum(count(prompt.messages) for prompt in some) / max(1, len(some))
     answers = _Load(2 * n, round(2 * n * mean), 2 * n * section.max_tokens)
     loads = {"evaluate: answers": answers.priced(context.engine_spec(context.starting_policy).price)}
-    judge_section = evaluate.judge_section_of(config)
-    for role in section.judges or [judge_section.engine]:
-        judge = build(judge_section, context.engine, role=role, where=f"evaluate.judges ({role})")
+    for seat in evaluate.judges_of(config):
+        judge = seat.build(context.engine)
         stand_ins = [(prompt, [_stand_in(prompt, 0), _stand_in(prompt, 1)]) for prompt in prompts]
         by_role, _ = _judge_loads(context, judge, stand_ins)
         for asked, load in by_role.items():
-            named = f"evaluate: {role}" if list(by_role) == [role] else f"evaluate: {role}: {asked}"
+            named = f"evaluate: {seat.name}" if list(by_role) == [seat.name] else f"evaluate: {seat.name}: {asked}"
             loads[named] = load.times(section.n)
     return loads
 

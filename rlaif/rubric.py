@@ -54,13 +54,29 @@ class Scale(Section):
 
 
 class Criterion(Section):
-    """One thing that a rubric looks at. `hard`: a response that fails it cannot win whatever its other merits."""
+    """One thing that a rubric looks at.
+
+    `hard`: a response that fails it loses to one that passes, whatever their other merits. `pass_at`: the least score
+    that passes; by default the middle of the scale.
+    """
 
     id: _Id
     description: _Text
     weight: _Weight = 1.0  # relative to the other criteria
     scale: Scale | None = None  # for judges that score; pairwise judges compare and need none
     hard: bool = False
+    pass_at: Annotated[float, Field(allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _can_be_passed(self) -> Criterion:
+        if self.pass_at is not None and not self.hard:
+            raise ValueError("pass_at: only a hard criterion is passed or failed; set hard: true")
+        if self.pass_at is not None and self.scale and not self.scale.min < self.pass_at <= self.scale.max:
+            raise ValueError(
+                f"pass_at: {self.pass_at:g} does not divide the scale {self.scale.min}–{self.scale.max}; it is above "
+                "its least step and at most its greatest"
+            )
+        return self
 
 
 class Principle(Section):
@@ -151,7 +167,9 @@ class Rubric(_Standard):
             "id": self.id,
             "name": self.name,
             "description": self.description,
-            "criteria": [{**item.model_dump(), "weight": _plain(item.weight)} for item in self.criteria],
+            "criteria": [
+                {**item.model_dump(exclude={"pass_at"}), "weight": _plain(item.weight)} for item in self.criteria
+            ],
         }
 
 

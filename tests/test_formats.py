@@ -88,7 +88,8 @@ def test_reasons_are_those_of_the_code():
     source = "".join((folder / name).read_text() for name in ("prompts.py", "responses.py"))
     found = {("prompts", reason) for reason in re.findall(r'(?:Drop\(|dropped\(item, |reason=)"(\w+)"', source)}
     stages = folder.parent / "stages"
-    pairing = (stages / "pair.py").read_text() + (stages / "selectors.py").read_text()
+    sources = [stages / "pair.py", stages / "selectors.py", *sorted((stages / "pairing").glob("*.py"))]
+    pairing = "".join(path.read_text() for path in sources)
     found |= {("pair", reason) for reason in re.findall(r'(?:return|drop=|if .* else) ?"(\w+)"', pairing)}
     found.add(("pair", "tie"))
     sampling = (stages / "generate.py").read_text().split("def _fault")[1].split("\ndef ")[0]

@@ -130,4 +130,17 @@ class ReviseSection(Section):
 class PairSection(Section):
     select: str = "best_vs_worst"  # or all_pairs, or an import path
     min_margin: float = Field(default=0.0, ge=0, le=0.5)  # |p − ½| below this is dropped
-    principle_weights: dict[str, float] = {}  # override the constitution's weights
+    principle_weights: dict[str, float] = {}  # principle or criterion → weight, before the standard's own
+    # what the shown orders of a pair give together: the mean of their probabilities; their common verdict, else a
+    # tie; verdicts for one less verdicts for the other; or nothing where their verdicts differ
+    order_policy: Literal["average", "vote", "net", "agree"] = "average"
+    # what the members of a panel give together: the mean of their probabilities; the majority of their verdicts; the
+    # mean weighted by accuracy on gold; or Dawid–Skene with gold as anchors
+    panel: Literal["mean", "majority", "weighted", "dawid_skene"] = "mean"
+    panel_gold: str | None = None  # a .json with each member's count, or .jsonl of Gold records of this run's pairs
+
+    @model_validator(mode="after")
+    def _weights_need_gold(self) -> PairSection:
+        if self.panel in ("weighted", "dawid_skene") and self.panel_gold is None:
+            raise ValueError(f"panel: {self.panel} needs panel_gold, the file that says how often members are right")
+        return self

@@ -30,6 +30,7 @@ BUILT_IN = {
     "checklist": "rlaif.judges.checklist:ChecklistJudge",
     "cascade": "rlaif.judges.cascade:CascadeJudge",
     "tournament": "rlaif.judges.tournament:TournamentJudge",
+    "panel": "rlaif.judges.panel:PanelJudge",
 }
 
 

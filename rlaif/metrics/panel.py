@@ -1,8 +1,8 @@
 """Several judges of the same pairs: how many they are in effect, which to trust, and what they say together.
 
-Pure functions. `votes` is (M, N): M members, N pairs, 1 where the member finds the first response better, −1 the second,
-0 a tie, NaN where it gave no verdict. Which response is called first carries no meaning, so every function here is
-odd or even in each column: mirrored votes give exactly the mirrored answer, and there is nothing that could flip.
+Pure functions. `votes` is (M, N): M members, N pairs, 1 where the member finds the first response better, −1 the
+second, 0 a tie, NaN where it gave no verdict. Which response is called first carries no meaning, so every function
+here is odd or even in each column: mirrored votes give exactly the mirrored answer, and nothing can flip.
 
 A member's accuracy on gold is its share of right verdicts, a tie counting half. Accuracies are shrunk towards ½ by
 one right and one wrong verdict (Laplace's rule, the mean under a uniform prior).
@@ -94,9 +94,9 @@ def correlations_of(votes: Floats, accuracy: ArrayLike | None = None) -> Floats:
     """(M, M) correlation over the pairs that both members judged: of their errors where accuracies are known, else of
     their verdicts. NaN where it cannot be had.
 
-    With s a vote and t the truth as ±1, the error of a member is s·t minus its mean μ = 2·accuracy − 1. The product of
-    two members' votes does not depend on t, so the covariance of errors is E[s s'] − μ μ', and only the means need
-    gold. Verdicts agree because they are right as well as because they err together: their correlation is the larger.
+    With s a vote and t the truth as ±1, the error of a member is s·t minus its mean μ = 2·accuracy − 1. The product
+    of two members' votes does not depend on t, so the covariance of errors is E[s s'] − μ μ', and only the means
+    need gold. Verdicts also agree because they are right, so their correlation is the larger.
     """
     given = ~np.isnan(votes)
     filled, there = np.where(given, votes, 0.0), given.astype(np.float64)
@@ -151,7 +151,7 @@ def moments(votes: Floats) -> Floats:
     return found
 
 
-def pool_weights(accuracy: ArrayLike, moment: Floats, share_given: ArrayLike = 1.0) -> tuple[Floats, float]:
+def pool_weights(accuracy: ArrayLike, moment: Floats, share_given: Floats | float = 1.0) -> tuple[Floats, float]:
     """Weights w ≥ 0 of the members, and the share r of the truth's variance that w·votes leaves unexplained.
 
     They minimise E(t − w·s)², t the truth as ±1: the normal equations are E[s s']·w = E[s t] = μ·`share_given` with
@@ -170,7 +170,7 @@ def pool_weights(accuracy: ArrayLike, moment: Floats, share_given: ArrayLike = 1
         root = np.linalg.cholesky(moment[np.ix_(able, able)])
         weights[able] = nnls(root.T, np.linalg.solve(root, target[able]), maxiter=100 * len(mean))[0]
     weights = np.round(weights, _DIGITS)
-    return weights, 1.0 - float(target @ weights)
+    return weights, 1.0 - float((target * weights).sum())
 
 
 # -- what they say together ------------------------------------------------------------------------------------------

@@ -84,6 +84,7 @@ class Context:
             prices=self._prices,
             reasks=self.folder.reasks,
             progress=Progress(label, total, quiet=self.quiet),
+            only=self.until if self.until in roles else None,
         )
         try:
             yield from driver.run(jobs)

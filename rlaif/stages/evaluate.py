@@ -5,21 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from rlaif import io
-from rlaif.config import EvaluateSection, JudgeSection, Pipeline, Sampler
+from rlaif.config import EvaluateSection, JudgeSection, PairSection, Pipeline, Sampler
 from rlaif.driver import Job
 from rlaif.engines.base import import_path
 from rlaif.errors import ConfigError, DataError
-from rlaif.judges import build, find_standard
-from rlaif.judges.base import Task
+from rlaif.judges import EngineOf, build
+from rlaif.judges.base import Judge, Task
 from rlaif.records import Dropped, Judgment, Prompt, Reply, Response, make_id
 from rlaif.stages.base import Context, count_reasons
 from rlaif.stages.evaluation import Comparison, JudgeView, evaluate, view
 from rlaif.stages.generate import response_of, sampling_request
+from rlaif.stages.pairing.standards import Standards
 from rlaif.store import write_whole
 
 STAGE = "evaluate"
@@ -36,21 +37,19 @@ def run(context: Context) -> dict[str, Any]:
     """
     section = context.config.evaluate
     assert section is not None
-    judge_section = judge_section_of(context.config)
+    judges = judges_of(context.config)
     measures = [find_metric(path) for path in section.metrics]
-    judges = section.judges or [judge_section.engine]
     dropped: list[Dropped] = []
     prompts = _prompts(section, dropped)
     context.folder.write("evaluation/prompts", prompts)
     comparisons = _comparisons(context, section, prompts, dropped)
     context.folder.write("evaluation/responses", _responses(comparisons))
-    judgments = {role: _judgments(context, judge_section, role, comparisons) for role in judges}
+    judgments = {judge.name: _judgments(context, judge, comparisons) for judge in judges}
     context.folder.write("evaluation/judgments", (row for rows in judgments.values() for row in rows))
     context.folder.drop(STAGE, dropped)
     if not comparisons:
         raise DataError(f"evaluate: nothing to compare: {json.dumps(count_reasons(dropped))}")
-    weights = _weights(context.config, judge_section)
-    views = {role: view(comparisons, rows, weights) for role, rows in judgments.items()}
+    views = {judge.name: _view(context.config, comparisons, judgments[judge.name]) for judge in judges}
     values = {row.id: measure(measures, c.prompt, row) for c in comparisons for row in (c.before, c.after)}
     n_seen = _also_trained_on(context, prompts)
     result = evaluate(comparisons, views, values, seed=context.config.seed) | {"prompts_also_trained_on": n_seen}
@@ -140,15 +139,49 @@ def _responses(comparisons: Sequence[Comparison]) -> Iterator[Response]:
         yield comparison.after
 
 
-def _judgments(
-    context: Context, section: JudgeSection, role: str, comparisons: Sequence[Comparison]
-) -> list[Judgment]:
-    judge = build(section, context.engine, role=role, where=f"evaluate.judges: {role}")
-    if judge.arity != 2:
-        raise ConfigError(f"judge.judge: {section.judge!r} does not compare two responses, which evaluate needs")
+class Seat(NamedTuple):
+    """One judge of the evaluation: its name there, how it judges, and the engine key where it is one alone."""
+
+    name: str
+    section: JudgeSection
+    role: str | None
+
+    @property
+    def roles(self) -> list[str]:
+        return [self.role] if self.role else self.section.roles
+
+    def build(self, engine_of: EngineOf) -> Judge:
+        """Errors: ConfigError, also where it does not compare two responses."""
+        judge = build(self.section, engine_of, role=self.role, where=f"evaluate.judges: {self.name}")
+        if judge.arity != 2:
+            raise ConfigError(
+                f"judge.judge: {self.section.judge!r} does not compare two responses, which evaluate needs"
+            )
+        return judge
+
+
+def judges_of(config: Pipeline) -> list[Seat]:
+    """Who judges: the engines under `evaluate.judges`, each alone, else the labelling judge, all of it where it has
+    members. An engine that is a member judges as that member does, another one as the first member does."""
+    assert config.evaluate is not None
+    section = judge_section_of(config)
+    if not config.evaluate.judges:
+        return [
+            Seat(section.judge, section, None) if section.members else Seat(section.engine, section, section.engine)
+        ]
+    return [Seat(role, _alone(section, role), role) for role in config.evaluate.judges]
+
+
+def _alone(section: JudgeSection, role: str) -> JudgeSection:
+    leaves = section.leaves
+    return next((leaf for leaf in leaves if leaf.engine == role), leaves[0])
+
+
+def _judgments(context: Context, seat: Seat, comparisons: Sequence[Comparison]) -> list[Judgment]:
+    judge = seat.build(context.engine)
     seed = context.config.seed
     jobs = (judge(Task(prompt=c.prompt, responses=[c.before, c.after], seed=seed)) for c in comparisons)
-    found = context.drive(f"{STAGE}: {role}", [role], jobs, len(comparisons))
+    found = context.drive(f"{STAGE}: {seat.name}", seat.roles, jobs, len(comparisons))
     return [judgment for judgments in found for judgment in judgments]
 
 
@@ -156,13 +189,16 @@ def judge_section_of(config: Pipeline) -> JudgeSection:
     """How labels are judged, but always in both orders, and by the last word where several have a say in turn."""
     if config.judge is None:
         raise ConfigError("evaluate: a judge section is needed, for the rubric or constitution to judge by")
-    return config.judge.last_word.model_copy(update={"orders": "both"})
+    section = config.judge.last_word
+    members = {name: {**own, "orders": "both"} for name, own in section.members.items()}
+    return section.model_copy(update={"orders": "both", "members": members})
 
 
-def _weights(config: Pipeline, section: JudgeSection) -> dict[str, float]:
-    standard = find_standard(section)
-    weights = {p.id: p.weight for p in getattr(standard, "principles", [])}
-    return weights | (config.pair.principle_weights if config.pair else {})
+def _view(config: Pipeline, comparisons: Sequence[Comparison], judgments: Sequence[Judgment]) -> JudgeView:
+    """With the weights of the labels. The members of a panel count alike: gold is about the labels' pairs."""
+    weights = config.pair.principle_weights if config.pair else {}
+    standards = Standards.of(config.judge)
+    return view(comparisons, judgments, standards=standards, section=PairSection(principle_weights=weights))
 
 
 def find_metric(path: str) -> Metric:

@@ -13,6 +13,7 @@ from rlaif import metrics
 from rlaif.config import PairSection
 from rlaif.records import Judgment, Prompt, Response
 from rlaif.stages import pair
+from rlaif.stages.pairing.standards import Standards
 
 QUALITY = "quality"  # the metric that stands for the oracle
 QUALITY_TIE = 0.01  # oracle qualities closer than this are a tie
@@ -48,12 +49,20 @@ class JudgeView:
 
 
 def view(
-    comparisons: Sequence[Comparison], judgments: Sequence[Judgment], weights: Mapping[str, float] | None = None
+    comparisons: Sequence[Comparison],
+    judgments: Sequence[Judgment],
+    weights: Mapping[str, float] | None = None,
+    *,
+    standards: Standards | None = None,
+    section: PairSection | None = None,
 ) -> JudgeView:
-    """One judge's judgments as verdicts on the comparisons, aggregated exactly as labels are (see stages.pair)."""
+    """One judge's judgments as verdicts on the comparisons, aggregated as labels are (see stages.pair).
+
+    `section`: by default orders are averaged, and so are the members of a panel.
+    """
     said = {
         (prompt_id, ids): result
-        for prompt_id, results in pair.compared(judgments, PairSection(), weights)
+        for prompt_id, results in pair.compared(judgments, section or PairSection(), weights, standards)
         for ids, result in results.items()
     }
     found = JudgeView([], [])

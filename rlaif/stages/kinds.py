@@ -23,7 +23,7 @@ from rlaif.config import ExportSection, PairSection, Pipeline
 from rlaif.config.data import dataset_folder
 from rlaif.errors import UserError
 from rlaif.records import Dropped, Judgment, Message, Preference, Prompt, Response, Revision
-from rlaif.stages.pair import constitution_weights
+from rlaif.stages.pairing.standards import Standards
 from rlaif.stages.standings import CriterionScores, criterion_scores, overall, standings
 from rlaif.store import RunFolder
 
@@ -297,7 +297,7 @@ def _scores_columns(items: Sequence[Item]) -> dict[str, Column]:
 def _ranking_items(material: Material) -> tuple[list[Item], list[Dropped]]:
     """Of responses that stand equal, the first by id is kept: either order of them would be made up."""
     config = material.config
-    found = standings(material.judgments, config.pair or PairSection(), constitution_weights(config))
+    found = standings(material.judgments, config.pair or PairSection(), Standards.of(config.judge))
     items, dropped = [], []
     for prompt_id, standing in found.items():
         ids = sorted(standing)

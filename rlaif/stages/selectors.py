@@ -20,6 +20,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     `difference`: P(first better) − P(second better), in [−1, 1]; `by_principle`: the same for each named principle.
     `consistent`: whether both shown orders, each taken alone, name the same winner; None when one order was
     asked or neither names one.
+    `margin`: score of the first − score of the second, where the judgments are scores; None: it is `difference`.
     `drop`: a selector sets it to the reason why this pair must not become a preference.
     """
 
@@ -30,6 +31,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     judgment_ids: list[str]
     by_principle: dict[str, float] = {}
     consistent: bool | None = None
+    margin: float | None = None
     drop: str | None = None
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from math import fsum
 
 from rlaif.config import PairSection
 from rlaif.records import Judgment
 from rlaif.stages.pair import compared
+from rlaif.stages.pairing.standards import Standards
 
 CriterionScores = dict[str, float | None]  # null: not judged
 _DIGITS = 12  # floating-point noise does not decide between equals
@@ -30,13 +31,13 @@ def overall(scores: CriterionScores) -> float | None:
 
 
 def standings(
-    judgments: Iterable[Judgment], section: PairSection, weights: Mapping[str, float] | None = None
+    judgments: Iterable[Judgment], section: PairSection, standards: Standards | None = None
 ) -> dict[str, dict[str, float]]:
     """prompt id → response id → how well it stands among the prompt's responses; more is better.
 
     From listwise judgments, where there are any: the mean over them of the share of the others that it was ranked
     above (Borda). Else from pointwise ones: the mean score. Else from pairwise ones: the mean over its comparisons of
-    P(it is better) − P(the other is better), which is what `best_vs_worst` ranks by. `weights` as for `pair`.
+    P(it is better) − P(the other is better), which is what `best_vs_worst` ranks by. `standards` as for `pair`.
     """
     judgments = list(judgments)
     listwise = [judgment for judgment in judgments if _counts(judgment, "listwise")]
@@ -50,7 +51,7 @@ def standings(
                 found.setdefault(prompt_id, {})[response_id] = round(score, _DIGITS)
         return found
     pairwise = [judgment for judgment in judgments if judgment.kind == "pairwise"]
-    for prompt_id, pairs in compared(pairwise, section, weights):
+    for prompt_id, pairs in compared(pairwise, section, standards=standards):
         results: dict[str, list[float]] = {}
         for comparison in pairs.values():
             if not isinstance(comparison, str):

@@ -121,7 +121,7 @@ def _own(names: Iterable[str | None]) -> Sequence[str]:
 
 
 def _judge_code(config: Pipeline) -> Sequence[str]:
-    return _own([config.judge.judge]) if config.judge else []
+    return _own([config.judge.judge, *(leaf.judge for leaf in config.judge.leaves)]) if config.judge else []
 
 
 def _source_files(source: Source | None) -> Iterator[Path]:
@@ -139,6 +139,12 @@ def _standard_files(config: Pipeline) -> Iterator[Path]:
     if config.judge is None:
         return
     yield from find_files_of(config.judge)
+
+
+def _pair_files(config: Pipeline) -> Iterator[Path]:
+    yield from _standard_files(config)
+    if config.pair and config.pair.panel_gold:
+        yield _source(config.pair.panel_gold)
 
 
 def _evaluate_files(config: Pipeline) -> Iterator[Path]:
@@ -218,7 +224,7 @@ _ALL = [
         sections=("pair",),
         reads=("responses.jsonl", "judgments.jsonl"),
         code=lambda config: _own([config.pair.select]) if config.pair else [],
-        files=_standard_files,
+        files=_pair_files,
         writes=lambda config: ["preferences.jsonl"],
     ),
     Stage(

@@ -1,13 +1,13 @@
 """Members of a panel → one comparison, and what the panel is worth.
 
 A member's opinion of a pair is settled before (orders, then principles). Here the members meet, under `pair.panel`:
-mean, majority, weighted by accuracy on gold, or Dawid–Skene anchored on gold (see `rlaif.metrics.panel`). A member that
-gold flags has weight 0 under each of them. One judge alone is a panel of one.
+mean, majority, weighted by accuracy on gold, or Dawid–Skene anchored on gold (see `rlaif.metrics.panel`). A member
+that gold shows to be below chance has weight 0 under each of them. One judge alone is a panel of one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import fsum, tanh
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 from rlaif.config import PairSection
 from rlaif.errors import ConfigError, DataError
 from rlaif.metrics.panel import (
-    NO_GOLD,
+    BELOW_CHANCE,
     Standing,
     correlations_of,
     dawid_skene,
@@ -30,11 +30,12 @@ from rlaif.metrics.rates import Floats
 from rlaif.stages.pairing.gold import GoldLabels
 from rlaif.stages.pairing.orders import Opinion, consistent, sign, weighed
 from rlaif.stages.pairing.votes import Ids
-from rlaif.stages.selectors import ROUNDING, Comparison
+from rlaif.stages.selectors import Comparison
 
 Opinions = dict[str | None, Opinion]  # of one pair, by member
 Pair = tuple[str, Ids]  # prompt id, response ids
-_WHY = ("orders_disagree", "one_order_failed", "not_judged", "zero_weight", "no_usable_judgment")  # most telling first
+# the most telling reason first
+_WHY = ("orders_disagree", "one_order_failed", "not_judged", "zero_weight", "no_usable_judgment")
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ class Panel:
     """How the members' opinions become one. `figures`: for the manifest; {} where there is no panel."""
 
     policy: str
-    weights: dict[str | None, float] = field(default_factory=dict)
-    log_odds: dict[str | None, float] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    log_odds: Mapping[str, float] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
 
     def combine(self, pair: Pair, found: Mapping[str | None, Opinion | str]) -> Comparison | str:
@@ -52,12 +53,13 @@ class Panel:
         if not opinions:
             reasons = set(found.values()) | {"no_usable_judgment"}
             return next(reason for reason in _WHY if reason in reasons)
-        weights = {member: self.weights.get(member, 1.0) for member in opinions}
+        weights = {member: self.weights.get(member or "", 1.0) for member in opinions}
         counted = {member: said for member, said in opinions.items() if weights[member] > 0}
         if not counted:
             return "zero_weight"
         orders = {member: said.orders for member, said in counted.items() if said.orders is not None}
-        both = tuple(weighed({m: shown[i] for m, shown in orders.items()}, weights) for i in (0, 1)) if orders else None
+        first, second = ({member: shown[i] for member, shown in orders.items()} for i in (0, 1))
+        both = (weighed(first, weights), weighed(second, weights)) if orders else None
         prompt_id, (first_id, second_id) = pair
         return Comparison(
             prompt_id=prompt_id,
@@ -66,7 +68,7 @@ class Panel:
             difference=self._difference(counted, weights),
             judgment_ids=[i for said in counted.values() for i in said.judgment_ids],
             by_principle=_by_principle(counted, weights),
-            consistent=consistent(both),  # type: ignore[arg-type]
+            consistent=consistent(both),
             margin=_margin(counted, weights),
         )
 
@@ -75,24 +77,27 @@ class Panel:
         if self.policy == "majority":
             return sum(map(sign, differences.values())) / len(differences)
         if self.policy == "dawid_skene":
-            return tanh(fsum(self.log_odds[member] * sign(d) for member, d in differences.items()) / 2)
+            return tanh(fsum(self.log_odds.get(member or "", 0.0) * sign(d) for member, d in differences.items()) / 2)
         return weighed(differences, weights)
 
 
-def assemble(table: Mapping[Pair, Opinions], section: PairSection, gold: GoldLabels | None) -> Panel:
-    """The panel of `table`, which holds every pair's opinions. Errors: ConfigError, DataError."""
+def assemble(
+    said: Mapping[Pair, Mapping[str | None, Opinion | str]], section: PairSection, gold: GoldLabels | None
+) -> Panel:
+    """The panel of all that was `said`. Errors: ConfigError, DataError."""
+    table = {pair: {m: o for m, o in found.items() if isinstance(o, Opinion)} for pair, found in said.items()}
     members = sorted({name for opinions in table.values() for name in opinions if name is not None})
     if not members:
-        if section.panel != "mean":
-            raise ConfigError(f"pair.panel: {section.panel}, but no judgment names a member of a panel")
-        return Panel("mean")
+        if gold is not None:  # also where the policy needs it
+            raise ConfigError("pair.panel_gold: no usable judgment names a member of a panel")
+        return Panel(section.panel)
     pairs = sorted(pair for pair, opinions in table.items() if any(name is not None for name in opinions))
     votes = _votes(table, pairs, members)
     standings = _standings(members, votes, pairs, gold) if gold is not None else None
     weights, log_odds = _weights(section.panel, members, votes, pairs, standings, gold)
     if not any(weights.values()):
-        said = ", ".join(f"{name} {found.correct:g}/{found.n}" for name, found in (standings or {}).items())
-        raise DataError(f"pair.panel: no member is better than chance on gold: {said}")
+        counts = ", ".join(f"{name} {found.correct:g}/{found.n}" for name, found in (standings or {}).items())
+        raise DataError(f"pair.panel: no member is better than chance on gold: {counts}")
     figures = {
         "policy": section.panel,
         "pairs": len(pairs),
@@ -102,9 +107,9 @@ def assemble(table: Mapping[Pair, Opinions], section: PairSection, gold: GoldLab
             | (standings[name].as_dict() if standings else {})
             for name, row in zip(members, votes, strict=True)
         },
-        "flagged": sorted(name for name, found in (standings or {}).items() if found.flag),
+        "flagged": {name: found.flag for name, found in (standings or {}).items() if found.flag},
     }
-    return Panel(section.panel, dict(weights), dict(log_odds), figures)
+    return Panel(section.panel, weights, log_odds, figures)
 
 
 def _votes(table: Mapping[Pair, Opinions], pairs: list[Pair], members: list[str]) -> Floats:
@@ -128,7 +133,8 @@ def _standings(members: list[str], votes: Floats, pairs: list[Pair], gold: GoldL
     columns = [i for i, pair in enumerate(pairs) if pair in gold.winners]
     if not columns:
         raise DataError(
-            f"pair.panel_gold: {gold.path}: none of its {len(gold.winners):,} pairs with a winner was judged in this run"
+            f"pair.panel_gold: {gold.path}: it has {len(gold.winners):,} pairs with a winner, and none of them was "
+            "judged in this run"
         )
     truth = [gold.winners[pairs[i]] for i in columns]
     counts = right_on(votes[:, columns], truth)
@@ -146,7 +152,7 @@ def _weights(
     """Member → weight, and member → log-odds of one vote (Dawid–Skene only)."""
     if standings is None or gold is None:
         return dict.fromkeys(members, 1.0), {}
-    able = {name: float(found.flag is None or found.flag == NO_GOLD) for name, found in standings.items()}
+    able = {name: float(found.flag != BELOW_CHANCE) for name, found in standings.items()}
     if policy in ("mean", "majority"):
         return able, {}
     moment = moments(votes)
@@ -181,8 +187,3 @@ def _by_principle(opinions: Opinions, weights: Mapping[str | None, float]) -> di
 def _margin(opinions: Opinions, weights: Mapping[str | None, float]) -> float | None:
     margins = {member: said.margin for member, said in opinions.items() if said.margin is not None}
     return weighed(margins, weights) if len(margins) == len(opinions) else None
-
-
-def count_ties(comparisons: Iterable[Comparison | str]) -> int:
-    """Pairs on which the panel as a whole is undecided."""
-    return sum(not isinstance(found, str) and abs(found.difference) < ROUNDING for found in comparisons)

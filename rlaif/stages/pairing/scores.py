@@ -9,7 +9,7 @@ from itertools import combinations
 from math import fsum, isfinite
 from typing import NamedTuple
 
-from rlaif.errors import ConfigError, DataError
+from rlaif.errors import DataError
 from rlaif.records import Judgment
 from rlaif.stages.pairing.standards import Standards
 
@@ -46,7 +46,7 @@ class Scored:
 
     def __init__(self) -> None:
         self._judgments: dict[tuple[str | None, str], list[Judgment]] = defaultdict(list)  # (member, response)
-        self._cache: dict[tuple[str | None, str], dict[str, _Score]] = {}
+        self._cache: dict[tuple[str | None, str], dict[str, _Score | None]] = {}
 
     def add(self, judgment: Judgment) -> None:
         """Errors: DataError where it is not about one response."""
@@ -74,7 +74,7 @@ class Scored:
             if x is None or y is None:
                 continue
             items[name] = _item(name, x, y, standards)
-            threshold = _threshold(standards, x.ref, name)
+            threshold = standards.passing(x.ref, name)
             if threshold is not None:
                 passes.append((_at_least(x.distribution, threshold), _at_least(y.distribution, threshold)))
         return Compared(items, _gate(passes))
@@ -122,7 +122,9 @@ def _mean(several: Sequence[tuple[Judgment, float, Distribution]]) -> _Score:
     n = len(several)
     return _Score(
         mean=fsum(score for _, score, _ in several) / n,
-        distribution={step: fsum(distribution.get(step, 0.0) for _, _, distribution in several) / n for step in steps},
+        distribution={
+            step: fsum(distribution.get(step, 0.0) for _, _, distribution in several) / n for step in steps
+        },
         ref=several[0][0].rubric,
         judgment_ids=tuple(judgment.id for judgment, _, _ in several),
     )
@@ -130,9 +132,9 @@ def _mean(several: Sequence[tuple[Judgment, float, Distribution]]) -> _Score:
 
 def _item(name: str, x: _Score, y: _Score, standards: Standards) -> Item:
     margin = x.mean - y.mean
-    criterion = standards.criterion(x.ref, name)
-    if criterion is not None and criterion.scale is not None:
-        margin /= criterion.scale.max - criterion.scale.min
+    scale = standards.scale(x.ref, name)
+    if scale is not None:
+        margin /= scale.max - scale.min
     return Item(dominance(x.distribution, y.distribution), margin, x.ref, x.judgment_ids + y.judgment_ids)
 
 
@@ -141,16 +143,6 @@ def dominance(x: Distribution, y: Distribution) -> float:
     higher = fsum(p * q for i, p in x.items() for j, q in y.items() if i > j)
     lower = fsum(p * q for i, p in x.items() for j, q in y.items() if i < j)
     return higher - lower
-
-
-def _threshold(standards: Standards, ref: str, name: str) -> float | None:
-    """The least score that passes, where the criterion is hard. Errors: ConfigError where it has no scale."""
-    criterion = standards.criterion(ref, name)
-    if criterion is None or not criterion.hard:
-        return None
-    if criterion.passing is None:
-        raise ConfigError(f"criterion {name!r} of {ref} is hard and was scored: it needs a scale")
-    return criterion.passing
 
 
 def _at_least(distribution: Distribution, threshold: float) -> float:

@@ -24,8 +24,8 @@ _VERDICTS = {FIRST: 1.0, SECOND: -1.0, TIE: 0.0}
 class Vote(NamedTuple):
     """`order`: 0 where a was shown before b, 1 where after, None where they were not shown together.
 
-    `look`: votes of one look are averaged before anything else. Pairwise: the order. Listwise: the judgment. Pointwise:
-    all of them.
+    `look`: votes of one look are averaged before anything else. Pairwise: the order. Listwise: the judgment.
+    Pointwise: all of them.
     """
 
     difference: float
@@ -132,12 +132,16 @@ def _add_listwise(pairs: dict[Ids, Meeting], judgment: Judgment) -> None:
     ):
         raise DataError(f"judgment {judgment.id}: the ranking {ranking} is no order of the responses shown, {shown}")
     place = {response_id: i for i, response_id in enumerate(ranking or ())}
+    twins = {i: group[0] for group in judgment.meta.get("identical", []) for i in group}  # the first one was shown
     for one, other in combinations(shown, 2):  # one was shown before other
         meeting = _at(pairs, one, other)
-        if ranking is not None:
-            won, mirrored = place[one] < place[other], one > other
-            d = 1.0 if won != mirrored else -1.0
-            meeting.add(judgment, Vote(d, (judgment.id,), int(mirrored), judgment.id))
+        if ranking is None:
+            continue
+        mirrored = one > other
+        same_text = one in twins and twins[one] == twins.get(other)
+        d = 0.0 if same_text else 1.0 if (place[one] < place[other]) != mirrored else -1.0
+        unseen = any(twins.get(i, i) != i for i in (one, other))
+        meeting.add(judgment, Vote(d, (judgment.id,), None if unseen else int(mirrored), judgment.id))
 
 
 def _add_pointwise(pairs: dict[Ids, Meeting], scored: Scored, standards: Standards) -> None:
@@ -158,3 +162,8 @@ def _add_pointwise(pairs: dict[Ids, Meeting], scored: Scored, standards: Standar
 
 def principles_in(meetings: Meetings) -> Iterator[str | None]:
     return (principle for pairs in meetings.values() for meeting in pairs.values() for _, principle in meeting.said)
+
+
+def members_of(meeting: Meeting) -> list[str | None]:
+    """Those who said something of the pair, sorted by name."""
+    return sorted({member for member, _ in meeting.said}, key=lambda name: name or "")
