@@ -157,8 +157,8 @@ def pool_weights(accuracy: ArrayLike, moment: Floats, share_given: Floats | floa
     They minimise E(t − w·s)², t the truth as ±1: the normal equations are E[s s']·w = E[s t] = μ·`share_given` with
     μ = 2·accuracy − 1. The left side needs no gold at all, so a few gold verdicts set the accuracies and all the
     votes of the run say who repeats whom: three members that always agree get together what one of them would.
-    Direction and scale are those of Fisher's linear discriminant (1936): the log-odds of the first response are
-    2·(w·s)/r. Members at or below chance get 0.
+    The direction is that of Fisher's linear discriminant (1936): w/r = C⁻¹μ, C the covariance of the members' errors.
+    Members at or below chance get 0.
     """
     from scipy.optimize import nnls
 
@@ -171,6 +171,25 @@ def pool_weights(accuracy: ArrayLike, moment: Floats, share_given: Floats | floa
         weights[able] = nnls(root.T, np.linalg.solve(root, target[able]), maxiter=100 * len(mean))[0]
     weights = np.round(weights, _DIGITS)
     return weights, 1.0 - float((target * weights).sum())
+
+
+def vote_log_odds(
+    accuracy: ArrayLike, moment: Floats, share_given: Floats | float = 1.0, floor: float = 0.0
+) -> Floats:
+    """(M,) what one verdict of each member adds to the log-odds of the first response: its `log_odds`, times the
+    share of its own weight that the discriminant leaves it when it stands beside the others.
+
+    With C = E[s s'] − μ μ' the covariance of errors, that share is (C⁻¹μ)_m / (μ_m / C_mm): 1 for members that err
+    independently, where this is exactly Dawid and Skene's weight, and 1/k for each of k copies. `floor`: the least
+    that may count as left unexplained.
+    """
+    weights, left = pool_weights(accuracy, moment, share_given)
+    mean = (2 * np.asarray(accuracy, dtype=np.float64) - 1) * share_given
+    spread = np.maximum(np.diag(moment) - mean**2, _RIDGE)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        kept = np.where(weights > 0, weights / max(left, floor, _RIDGE) * spread / mean, 0.0)
+    found: Floats = log_odds(accuracy) * kept
+    return found
 
 
 # -- what they say together ------------------------------------------------------------------------------------------
@@ -208,28 +227,29 @@ def dawid_skene(
     Which members may count is decided by gold alone and for good, so a crowd that errs together can neither invert
     a good member nor bring in a bad one.
 
-    `moment` (of `moments`): the E-step allows for members that err together (see `pool_weights`). None: members are
-    taken as independent, as in the original.
+    `moment` (of `moments`): members may err together. The E-step then takes `vote_log_odds`, and the pairs without
+    gold count at most as much as gold does (EM-λ, Nigam et al. 2000, section 5.3), since a crowd that agrees with
+    itself is not thereby right. None: members are taken as independent and all pairs alike, as in the original.
     """
     right, n = (np.asarray(column, dtype=np.float64) for column in zip(*gold, strict=True))
-    start = (right + 1) / (n + 2)
-    able = start > 0.5
+    able = (right + 1) / (n + 2) > 0.5
     free = np.ones(votes.shape[1], bool) if anchored is None else ~np.asarray(anchored, dtype=bool)
     given, filled = ~np.isnan(votes), np.nan_to_num(votes)
-    floor = 1 / (float(n.max()) + 2) if n.size else 1.0  # gold cannot show that less is left unexplained
-    accuracy = start
+    n_gold = float(n.max(initial=0.0))
+    share = 1.0 if moment is None else min(1.0, n_gold / max(1, int(free.sum())))
+    accuracy = (right + 1) / (n + 2)
 
     def weights() -> Floats:
         capped = np.where(able, accuracy, 0.5)
         if moment is None:
             return np.round(log_odds(capped), _DIGITS)
-        pool, left = pool_weights(capped, moment, given.mean(axis=1))
-        return np.round(2 * pool / max(left, floor), _DIGITS)
+        # gold cannot show that less than one in n + 2 is left unexplained
+        return np.round(vote_log_odds(capped, moment, given.mean(axis=1), 1 / (n_gold + 2)), _DIGITS)
 
     for _ in range(_MOST_ROUNDS):
         truth = np.tanh(weights() @ filled[:, free] / 2)
-        agree = np.where(given[:, free], (1 + filled[:, free] * truth) / 2, 0.0).sum(axis=1)
-        after = (right + agree + 1) / (n + given[:, free].sum(axis=1) + 2)
+        agree = share * np.where(given[:, free], (1 + filled[:, free] * truth) / 2, 0.0).sum(axis=1)
+        after = (right + agree + 1) / (n + share * given[:, free].sum(axis=1) + 2)
         moved, accuracy = float(np.abs(after - accuracy).max(initial=0.0)), after
         if moved < _STILL:
             break

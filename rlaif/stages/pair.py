@@ -87,13 +87,12 @@ def comparisons(
     said: dict[tuple[str, Ids], dict[str | None, Opinion | str]] = {}
     for prompt_id, pairs in meetings.items():
         for ids, meeting in pairs.items():
-            found = {m: opinion(meeting, m, section.order_policy, weighed) for m in members_of(meeting)}
-            said[prompt_id, ids] = {} if ids[0] == ids[1] else found
+            members = members_of(meeting) if ids[0] != ids[1] else []
+            said[prompt_id, ids] = {m: opinion(meeting, m, section.order_policy, weighed) for m in members}
     panel = assemble(said, section, gold)
     results: Results = {prompt_id: {} for prompt_id in meetings}
     for (prompt_id, ids), found in said.items():
-        same = ids[0] == ids[1]
-        results[prompt_id][ids] = "same_response" if same else panel.combine((prompt_id, ids), found)
+        results[prompt_id][ids] = panel.combine((prompt_id, ids), found)
     n_ties = sum(_is_tie(c) for pairs in results.values() for c in pairs.values())
     return Comparisons(results, panel.figures | {"ties": n_ties} if panel.figures else {})
 

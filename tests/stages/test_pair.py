@@ -285,10 +285,9 @@ def test_contradictory_judgments_are_errors_that_name_them(name):
     assert wrong.id in str(caught.value)
 
 
-def test_pointwise_judgments_are_refused_so_far():
-    wrong = Judgment(id="j", prompt_id="q", response_ids=["a"], kind="pointwise", scores={"clear": 3.0})
-    with pytest.raises(ConfigError, match="judgment j is pointwise; only pairwise"):
-        paired([wrong])
+def test_pointwise_judgments_of_one_response_make_no_pair():
+    alone = Judgment(id="j", prompt_id="q", response_ids=["a"], kind="pointwise", scores={"clear": 3.0})
+    assert paired([alone]) == ([], [])
 
 
 # --- the stage ---------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ def opinion(meeting: Meeting, member: str | None, policy: str, standards: Standa
     """What the member says of the pair, or the reason why it says nothing that is sound."""
     said = {principle: found for (name, principle), found in meeting.said.items() if name == member and found.votes}
     if not said:
-        return "not_judged" if meeting.unshared else "no_usable_judgment"
+        return "not_judged" if member in meeting.unshared else "no_usable_judgment"
     said = {principle: found for principle, found in said.items() if not found.one_order_failed}
     if not said:
         return "one_order_failed"

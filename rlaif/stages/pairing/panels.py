@@ -49,6 +49,8 @@ class Panel:
 
     def combine(self, pair: Pair, found: Mapping[str | None, Opinion | str]) -> Comparison | str:
         """The comparison, or the reason why there is none."""
+        if pair[1][0] == pair[1][1]:
+            return "same_response"
         opinions = {member: said for member, said in found.items() if isinstance(said, Opinion)}
         if not opinions:
             reasons = set(found.values()) | {"no_usable_judgment"}
@@ -171,7 +173,7 @@ def _effective(votes: Floats, members: list[str], standings: Mapping[str, Standi
     found = effective_number(correlations_of(votes, accuracy))
     return {
         "n_effective": None if found is None else round(found, 3),
-        "n_effective_of": "errors" if standings else "verdicts",
+        "n_effective_of": ("verdicts", "errors")[standings is not None],
     }
 
 

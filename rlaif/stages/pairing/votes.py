@@ -54,7 +54,7 @@ class Meeting:
 
     said: dict[Key, Said] = field(default_factory=dict)
     gates: dict[str | None, float] = field(default_factory=dict)  # member → d, where just one failed a hard criterion
-    unshared: bool = False  # pointwise: both were judged, but no criterion for both of them
+    unshared: set[str | None] = field(default_factory=set)  # members who scored both, but no criterion of both
 
     def at(self, judgment: Judgment) -> Said:
         return self.said.setdefault((judgment.member, judgment.principle), Said(judgment.rubric))
@@ -151,7 +151,8 @@ def _add_pointwise(pairs: dict[Ids, Meeting], scored: Scored, standards: Standar
             compared = scored.compare(member, *ids, standards)
             if compared is None:
                 continue
-            meeting.unshared |= not compared.items
+            if not compared.items:
+                meeting.unshared.add(member)
             if compared.gate is not None:
                 meeting.gates[member] = compared.gate
             for name, item in compared.items.items():
@@ -166,4 +167,4 @@ def principles_in(meetings: Meetings) -> Iterator[str | None]:
 
 def members_of(meeting: Meeting) -> list[str | None]:
     """Those who said something of the pair, sorted by name."""
-    return sorted({member for member, _ in meeting.said}, key=lambda name: name or "")
+    return sorted({member for member, _ in meeting.said} | meeting.unshared, key=lambda name: name or "")
