@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from rlaif import driver as driver_module
@@ -458,3 +459,18 @@ def test_every_engine_is_closed_though_one_cannot_be(journal: Journal) -> None:
     with pytest.raises(EngineError, match="cannot stop"):
         list(Driver({"r": Stuck(), "last": last}, journal).run([echo("x"), other()]))
     assert last.life == ["start", "close"]
+
+
+def test_only_one_role_is_sent_to_and_the_others_answer_from_the_journal(journal: Journal) -> None:
+    engines = {"r": Engine(), "other": Engine()}
+
+    def both() -> Generator[list[Request], list[Reply], list[str]]:
+        replies = yield [ask("one"), msgspec.structs.replace(ask("two"), role="other")]
+        return [reply.error or reply.text for reply in replies]
+
+    assert list(Driver(engines, journal, only="other").run([both()])) == [
+        ["elsewhere: r answers in a process of its own", "two"]
+    ]
+    assert (engines["r"].life, engines["other"].life) == ([], ["start", "close"])
+    assert list(Driver(engines, journal, only="r").run([both()])) == [["one", "two"]]
+    assert engines["other"].asked == {"two": 1}

@@ -165,3 +165,31 @@ def test_nothing_to_evaluate(tmp_path: Path) -> None:
         run(config(tmp_path, [""]))
     with pytest.raises(DataError, match=r"nothing to compare.*prompt_too_long"):
         run(config(tmp_path, ["long"]))
+
+
+PANEL = {
+    "judge": "panel",
+    "rubric": "helpfulness",
+    "orders": "random",
+    "members": {"reads": {"engine": "judge"}, "biased": {"engine": "second"}},
+}
+
+
+def test_a_panel_judges_as_a_whole_or_its_members_alone(tmp_path: Path) -> None:
+    together = config(tmp_path, ["one", "two"], judge=PANEL, evaluate__judges=[])
+    counts, result, folder = run(together)
+    assert counts["judgments"] == 2 * 2 * 2
+    assert {j.member for j in folder.read("evaluation/judgments", Judgment)} == {"reads", "biased"}
+    # one member is certain of the new answer, the other ties over both orders: ½ + ½·½
+    assert result["win_rate"].keys() == {"panel"}
+    assert result["judges"]["panel"]["mean_probability"]["value"] == 0.75
+    alone = config(tmp_path, ["one", "two"], judge=PANEL, run=str(tmp_path / "alone"))
+    _, result, _ = run(alone)
+    assert result["win_rate"]["judge"]["value"] == 1
+    assert result["win_rate"]["second"]["value"] == 0.5
+
+
+def test_a_panel_that_scores_cannot_evaluate(tmp_path: Path) -> None:
+    scoring = {**PANEL, "members": {"x": {"judge": "pointwise"}, "y": {"judge": "pointwise", "engine": "second"}}}
+    with pytest.raises(ConfigError, match="'panel' does not compare two responses, which evaluate needs"):
+        run(config(tmp_path, ["one"], judge=scoring, evaluate__judges=[]))
