@@ -106,7 +106,8 @@ def one_draw(votes: np.ndarray, gold: np.ndarray, moment: np.ndarray, best: int)
 def measure(votes: np.ndarray, n_gold: int, draws: int, seed: int = 0) -> dict[str, Any]:
     """Means over draws; `flagged`: (M,) share of draws in which the member is shown to be below chance.
 
-    Each item's sides are exchanged at random, so that no method can gain from "right" being the first.
+    Votes are told as right or wrong instead of first or second; every method is odd in each item, so that this is
+    the same.
     """
     rng = np.random.default_rng(seed)
     n_items = votes.shape[1]
@@ -130,7 +131,7 @@ def table(names: list[str], votes: Votes, chosen: Mapping[str, list[str]], n_gol
     """Prints one line for each panel and slice; returns the figures."""
     index = {name: i for i, name in enumerate(names)}
     found: dict[str, Any] = {}
-    print(f"{'panel':<26}{'slice':<12}{'M':>3}{'n_eff':>7}" + "".join(f"{name:>13}" for name in METHODS))
+    print(f"{'panel':<28}{'slice':<12}{'M':>3}{'n_eff':>7}" + "".join(f"{name:>13}" for name in METHODS))
     for title, members in chosen.items():
         for where in SLICES:
             figures = measure(votes[where][[index[name] for name in members]], n_gold, draws)
@@ -139,7 +140,7 @@ def table(names: list[str], votes: Votes, chosen: Mapping[str, list[str]], n_gol
                 f"{figures[name]:>12.3f}" + ("*" if figures[name] < figures["best"] - BEHIND else " ")
                 for name in METHODS
             )
-            print(f"{title:<26}{where:<12}{len(members):>3}{figures['n_effective']:>7.1f}{shown}", flush=True)
+            print(f"{title:<28}{where:<12}{len(members):>3}{figures['n_effective']:>7.1f}{shown}", flush=True)
     print(f"* more than {BEHIND} below the best single judge. n_eff: of the errors on the whole slice")
     return found
 

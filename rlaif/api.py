@@ -108,24 +108,33 @@ def pair(
     select: str = "best_vs_worst",
     min_margin: float = 0.0,
     principle_weights: Mapping[str, float] | None = None,
+    rubric: str | None = None,
+    constitution: str | None = None,
+    **section: Any,
 ) -> Any:
     """Preferences from judgment rows (of `judge`, or read from judgments.jsonl), one row each, without texts.
 
-    Asks nothing and needs no run folder. Errors: DataError, ConfigError.
+    `rubric`, `constitution`: what judged, for its weights, scales and hard criteria. `section`: other keys of
+    `pair:`, such as `order_policy` and `panel`. Asks nothing and needs no run folder. Errors: DataError, ConfigError.
     """
     import msgspec
 
     from rlaif import io
-    from rlaif.config import PairSection
+    from rlaif.config import JudgeSection, PairSection
     from rlaif.errors import DataError
     from rlaif.stages.pair import pair as pair_judgments
+    from rlaif.stages.pairing.standards import Standards
 
     try:
         rows = [msgspec.convert(_without_nulls(row), Judgment) for row in io.read_rows(judgments)]
     except msgspec.ValidationError as error:
         raise DataError(f"judgments: {error}") from None
-    section = PairSection(select=select, min_margin=min_margin, principle_weights=dict(principle_weights or {}))
-    return _like(judgments, [_as_row(found) for found in pair_judgments(rows, section)[0]])
+    given = {"select": select, "min_margin": min_margin, **section}
+    given["principle_weights"] = dict(principle_weights or {})
+    checked = configs.validate(PairSection, given, "pair")
+    judged_by = {"judge": "pointwise", "rubric": rubric, "constitution": constitution}
+    standards = Standards.of(configs.validate(JudgeSection, judged_by, "pair"))
+    return _like(judgments, [_as_row(found) for found in pair_judgments(rows, checked, standards=standards)[0]])
 
 
 def export(run: str | Path, **section: Any) -> Path:

@@ -11,6 +11,7 @@ from stub_server import StubHandle
 
 import rlaif
 from rlaif.errors import ConfigError, DataError
+from rlaif.rubric import load_rubric
 
 ROWS = [
     {
@@ -81,6 +82,21 @@ def test_generate_then_judge_then_pair(engine: dict[str, Any]) -> None:
     assert preferences
     assert all(row["chosen_id"] != row["rejected_id"] for row in preferences)
     assert all(0.5 < row["probability"] <= 1 for row in preferences)
+
+
+def test_judgments_of_any_kind_are_paired_under_a_rubric() -> None:
+    hard = next(c.id for c in load_rubric("harmlessness").criteria if c.hard)
+    judgment = {"prompt_id": "q", "kind": "pointwise", "rubric": "harmlessness@1"}
+    rows = [
+        {**judgment, "id": "1", "response_ids": ["a"], "scores": {hard: 1.0, "other": 5.0}},
+        {**judgment, "id": "2", "response_ids": ["b"], "scores": {hard: 5.0, "other": 1.0}},
+    ]
+    weights = {"other": 9.0}
+    assert rlaif.pair(rows, principle_weights=weights)[0]["chosen_id"] == "a"
+    [weighed] = rlaif.pair(rows, principle_weights=weights, rubric="harmlessness", order_policy="net")
+    assert weighed["chosen_id"] == "b", "a fails a hard criterion of the rubric"
+    with pytest.raises(ConfigError, match="panel: weighted needs panel_gold"):
+        rlaif.pair(rows, panel="weighted")
 
 
 def test_a_wrong_argument_is_one_line(engine: dict[str, Any]) -> None:

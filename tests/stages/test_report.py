@@ -389,6 +389,16 @@ def test_pairs_that_were_judged_and_not_selected_are_shown(run: Path) -> None:
     assert "judged, not selected" in (run / "report.html").read_text()
 
 
+def test_a_panel_below_chance_or_of_one_voice_is_remarked_on(tmp_path: Path) -> None:
+    panel = {"members": {name: {} for name in "xyz"}, "flagged": {"x": "below_chance", "y": "not_above_chance"}}
+    for n_effective, said in ((1.2, ["as much as 1.2 independent judges"]), (2.5, [])):
+        counts = {"panel": {**panel, "n_effective": n_effective}}
+        (tmp_path / "manifest.json").write_text(json.dumps({"stages": {"pair": {"counts": counts}}}))
+        first, *others = remarks(collect(tmp_path))
+        assert first == "Below chance on gold, and left out of the panel: x."
+        assert [text in line for text, line in zip(said, others, strict=True)] == [True] * len(said)
+
+
 def test_consistent_and_unbiased_labels_raise_no_remark(tmp_path: Path) -> None:
     rows = [judgment(a, b, p, prompt_id=str(i)) for i in range(50) for a, b, p in (("a", "b", 0.9), ("b", "a", 0.1))]
     write_table(tmp_path / "judgments.jsonl", rows)

@@ -160,7 +160,7 @@ def _count(labels: Labels, judgment: Judgment) -> None:
 def _note(pairs: dict[_Pair, _Shown], judgment: Judgment, p: float) -> None:
     one, other = judgment.response_ids
     a, b = sorted((one, other))
-    shown = pairs.setdefault((judgment.judge, judgment.prompt_id, a, b), ([], []))
+    shown = pairs.setdefault((judgment.member or judgment.judge, judgment.prompt_id, a, b), ([], []))
     if one == a:
         shown[0].append(p)
     else:

@@ -23,12 +23,13 @@ POSITION_SLACK = 0.02  # first-position rate further than this from ½, and its 
 MAX_CHOSEN_LONGER = 0.60  # and the same for shorter
 MIN_LABEL_MASS = 0.80  # at the 5 % quantile
 MIN_KEPT = 0.50  # of the pairs judged
+MIN_INDEPENDENT = 0.5  # of a panel's members, by the correlation of what they say
 MAX_GROWTH = 1.25  # of the response length by training
 
 
 def remarks(data: ReportData) -> list[str]:
     """What a careful reader would stop at, one sentence each."""
-    found = [*_about_labels(data), *_about_pairs(data), *_about_policy(data)]
+    found = [*_about_labels(data), *_about_pairs(data), *_about_panel(data), *_about_policy(data)]
     failed = requests(data)["failed"]
     if failed:
         found.append(f"{failed:,} requests failed for good; their rows are among the dropped or the errors below.")
@@ -77,6 +78,17 @@ def _about_pairs(data: ReportData) -> Iterable[str]:
         )
     if labels and labels.n and pairs.n == 0:
         yield "No preference was kept."
+
+
+def _about_panel(data: ReportData) -> Iterable[str]:
+    counts = (data.stages.get("pair") or {}).get("counts") or {}
+    panel = counts.get("panel") or {}
+    below = [name for name, flag in (panel.get("flagged") or {}).items() if flag == "below_chance"]
+    if below:
+        yield f"Below chance on gold, and left out of the panel: {', '.join(below)}."
+    members, effective = len(panel.get("members") or {}), panel.get("n_effective")
+    if effective is not None and effective < MIN_INDEPENDENT * members:
+        yield f"The panel's {members} members say as much as {effective:.1f} independent judges would."
 
 
 def _about_policy(data: ReportData) -> Iterable[str]:

@@ -51,8 +51,10 @@ def summarise(data: ReportData) -> dict[str, Any]:
 
 
 def labelling_judge(data: ReportData) -> str:
-    """The engine key of the judge that made the labels."""
+    """The name under which the evaluation has the judge that made the labels: its engine key, or that of a panel."""
     section = data.config.get("judge") or {}
+    if section.get("members"):
+        return str(section.get("judge"))
     return str(section.get("engine") or "judge")
 
 
