@@ -81,6 +81,9 @@ def test_superseded_judgments_count_for_nothing():
     # A cascade: the cheap judge's were superseded.
     cheap = [msgspec.structs.replace(judgment, superseded=True) for judgment in said("cheap", 0.1)]
     assert d_of(cheap + said("dear", 0.9)) == pytest.approx(0.8)
+    assert d_of(cheap) == "no_usable_judgment"  # the pair is not forgotten
+    both = cheap + said("dear", 0.9) + said("cheap", 0.7, prompt="r")
+    assert comparisons(both, PairSection()).panel == {}  # a cascade is no panel
 
 
 def test_figures_of_a_panel_without_gold():

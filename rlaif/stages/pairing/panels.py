@@ -93,6 +93,8 @@ def assemble(
         if gold is not None:  # also where the policy needs it
             raise ConfigError("pair.panel_gold: no usable judgment names a member of a panel")
         return Panel(section.panel)
+    if gold is None and all(len(opinions) < 2 for opinions in table.values()):
+        return Panel(section.panel)  # members that took turns, as in a cascade, and never met
     pairs = sorted(pair for pair, opinions in table.items() if any(name is not None for name in opinions))
     votes = _votes(table, pairs, members)
     standings = _standings(members, votes, pairs, gold) if gold is not None else None

@@ -86,7 +86,7 @@ class Scored:
             found: dict[str, list[tuple[Judgment, float, Distribution]]] = defaultdict(list)
             names: dict[str, None] = {}
             for judgment in sorted(self._judgments.get(key, ()), key=lambda judgment: judgment.id):
-                if judgment.status == "ok":
+                if judgment.status == "ok" and not judgment.superseded:
                     for name, score in _scores_of(judgment).items():
                         names[name] = None
                         if score is not None:

@@ -67,15 +67,13 @@ Meetings = dict[str, dict[Ids, Meeting]]  # prompt id → pair → what was said
 
 
 def meetings_of(judgments: Iterable[Judgment], standards: Standards) -> Meetings:
-    """Every pair that was judged, failed judgments too (they say nothing). Superseded ones count for nothing.
+    """Every pair that was judged. Failed judgments and superseded ones say nothing, but the pair is not forgotten.
 
     Errors: DataError where a judgment contradicts itself, ConfigError where a hard criterion cannot be applied.
     """
     meetings: Meetings = {}
     scored: dict[str, Scored] = {}
     for judgment in judgments:
-        if judgment.superseded:
-            continue
         pairs = meetings.setdefault(judgment.prompt_id, {})
         if judgment.kind == "pairwise":
             _add_pairwise(pairs, judgment)
@@ -101,6 +99,8 @@ def _add_pairwise(pairs: dict[Ids, Meeting], judgment: Judgment) -> None:
         raise DataError(f"judgment {judgment.id}: a pairwise judgment has 2 responses, not {judgment.response_ids}")
     shown, other = judgment.response_ids
     meeting = _at(pairs, shown, other)
+    if judgment.superseded:
+        return
     if judgment.meta.get("orders") == "both":
         meeting.at(judgment).asked_both = True
     if judgment.status == "ok":
@@ -126,10 +126,9 @@ def _difference(judgment: Judgment) -> float:
 def _add_listwise(pairs: dict[Ids, Meeting], judgment: Judgment) -> None:
     """Each pair of a ranking is a certain vote; d of a pair is then its mean over the permutations shown."""
     shown = judgment.response_ids
-    ranking = judgment.ranking if judgment.status == "ok" else None
-    if judgment.status == "ok" and (
-        ranking is None or len(set(shown)) != len(shown) or sorted(ranking) != sorted(shown)
-    ):
+    counts = judgment.status == "ok" and not judgment.superseded
+    ranking = judgment.ranking if counts else None
+    if counts and (ranking is None or len(set(shown)) != len(shown) or sorted(ranking) != sorted(shown)):
         raise DataError(f"judgment {judgment.id}: the ranking {ranking} is no order of the responses shown, {shown}")
     place = {response_id: i for i, response_id in enumerate(ranking or ())}
     twins = {i: group[0] for group in judgment.meta.get("identical", []) for i in group}  # the first one was shown
