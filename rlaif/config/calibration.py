@@ -50,7 +50,7 @@ class CalibrateSection(Section):
 
 
 def judge_of(base: JudgeSection | None, own: dict[str, Any], where: str) -> JudgeSection:
-    """`base` with the keys of `own`; a rubric of its own takes the place of a constitution and the other way round."""
+    """`base` with the keys of `own`. A rubric of its own takes the place of a constitution; or the reverse."""
     keys = base.model_dump(exclude_unset=True) if base is not None else {}
     for standard, other in (("rubric", "constitution"), ("constitution", "rubric")):
         if own.get(standard):

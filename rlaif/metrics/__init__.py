@@ -2,7 +2,7 @@
 
 rates          means, proportions, win rates and their intervals
 resampling     intervals of any figure by the cluster bootstrap
-agreement      Cohen's κ, Krippendorff's α, AUROC
+agreement      Cohen's κ, Krippendorff's α, rank correlation, AUROC
 probabilities  Brier score, calibration error, reliability
 maps           a judge's P(a better) → one that holds among people
 corrected      rates corrected by a judge's sensitivity and specificity
@@ -10,7 +10,7 @@ ranking        strengths from comparisons: Bradley–Terry with ties, Elo, Borda
 selective      when a judge may be believed: thresholds with a promise, for cascades
 """
 
-from rlaif.metrics.agreement import Agreement, agreement, auroc, cohen_kappa, krippendorff_alpha
+from rlaif.metrics.agreement import Agreement, agreement, auroc, cohen_kappa, krippendorff_alpha, rank_correlation
 from rlaif.metrics.corrected import Corrected, corrected_rate
 from rlaif.metrics.probabilities import (
     brier,
@@ -19,6 +19,7 @@ from rlaif.metrics.probabilities import (
     expected_calibration_error,
     folded,
     log_loss,
+    log_losses,
     reliability,
 )
 from rlaif.metrics.rates import (
@@ -61,11 +62,13 @@ __all__ = [
     "krippendorff_alpha",
     "length_controlled_win_rate",
     "log_loss",
+    "log_losses",
     "mean",
     "order_consistency",
     "outcomes",
     "paired_difference",
     "proportion",
+    "rank_correlation",
     "reliability",
     "wilson",
     "win_rate",

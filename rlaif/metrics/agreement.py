@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from rlaif.metrics.rates import RESAMPLES, Column, Estimate, Floats, _floats, proportion
-from rlaif.metrics.resampling import estimate, row_weights
+from rlaif.metrics.resampling import estimate
 
 Level = Literal["nominal", "ordinal", "interval"]
 
@@ -110,19 +110,11 @@ def krippendorff_alpha(
         for label in row:
             counts[index, code[label]] += 1
     numbers = np.asarray(domain if level == "interval" else range(len(domain)), dtype=np.float64)
-    value = _alpha(counts, numbers, level)
-    if np.isnan(value):
-        return None
-    resampled = [
-        _alpha(np.repeat(counts, weights.astype(int), axis=0), numbers, level)
-        for block in row_weights(groups, rng, n_resamples)
-        for weights in block
-    ]
-    known = np.asarray([alpha for alpha in resampled if not np.isnan(alpha)])
-    if known.size < n_resamples / 2 or np.ptp(known) < 1e-12:
-        return Estimate(value, None, None, len(kept))
-    low, high = np.quantile(known, [0.025, 0.975])
-    return Estimate(value, float(low), float(high), len(kept))
+
+    def alphas(weights: Floats) -> Floats:
+        return np.asarray([_alpha(np.repeat(counts, row, axis=0), numbers, level) for row in weights.astype(int)])
+
+    return estimate(alphas, groups, rng, n_resamples=n_resamples)
 
 
 def _alpha(counts: Floats, domain: Floats, level: Level) -> float:
@@ -135,6 +127,32 @@ def _alpha(counts: Floats, domain: Floats, level: Level) -> float:
     return float(
         krippendorff.alpha(value_counts=counts[:, used], value_domain=domain[used], level_of_measurement=level)
     )
+
+
+def rank_correlation(
+    ours: Column,
+    theirs: Column,
+    clusters: ArrayLike,
+    rng: np.random.Generator,
+    *,
+    n_resamples: int = 500,
+) -> Estimate | None:
+    """Spearman's ρ, ties at their mean rank, with an interval. None: fewer than 3 items, or one that never varies."""
+    from scipy.stats import spearmanr
+
+    x, y = _floats(ours), _floats(theirs)
+    keep = ~(np.isnan(x) | np.isnan(y))
+    x, y = x[keep], y[keep]
+
+    def rho(weights: Floats) -> Floats:
+        found = []
+        for row in weights.astype(int):
+            a, b = np.repeat(x, row), np.repeat(y, row)
+            varies = a.size > 2 and np.ptp(a) > 0 and np.ptp(b) > 0
+            found.append(float(spearmanr(a, b).statistic) if varies else np.nan)
+        return np.asarray(found)
+
+    return estimate(rho, np.asarray(clusters)[keep], rng, n_resamples=n_resamples)
 
 
 def _missing(label: Any) -> bool:

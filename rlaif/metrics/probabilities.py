@@ -44,8 +44,14 @@ def log_loss(
     probabilities: Column, truths: Column, clusters: ArrayLike, rng: np.random.Generator, **options: Any
 ) -> Estimate | None:
     """Mean of −y·ln p − (1 − y)·ln(1 − p) in nats, p kept 1e-6 away from 0 and 1; always saying ½ costs 0.693."""
+    return mean(log_losses(probabilities, truths), clusters, rng, **options)
+
+
+def log_losses(probabilities: Column, truths: Column) -> Floats:
+    """(N,) what `log_loss` is the mean of."""
     p, y = np.clip(_floats(probabilities), _LEAST, 1 - _LEAST), _floats(truths)
-    return mean(-(y * np.log(p) + (1 - y) * np.log1p(-p)), clusters, rng, **options)
+    found: Floats = -(y * np.log(p) + (1 - y) * np.log1p(-p))
+    return found
 
 
 def reliability(probabilities: Column, truths: Column, n_bins: int = 10) -> list[dict[str, float]]:

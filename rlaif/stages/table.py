@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from rlaif.config import ExportSection, Pipeline, Source
+from rlaif.config import ExportSection, JudgeSection, Pipeline, Source
 from rlaif.config.data import dataset_folder
 from rlaif.config.training import TRAINERS
 from rlaif.errors import ConfigError
@@ -147,6 +147,22 @@ def _pair_files(config: Pipeline) -> Iterator[Path]:
         yield _source(config.pair.panel_gold)
 
 
+def _calibrated(config: Pipeline) -> list[JudgeSection]:
+    """The judges that calibrate asks."""
+    return list(config.calibrate.sections(config.judge).values()) if config.calibrate else []
+
+
+def _calibrate_roles(config: Pipeline) -> Sequence[str]:
+    return list(dict.fromkeys(role for section in _calibrated(config) for role in section.roles))
+
+
+def _calibrate_files(config: Pipeline) -> Iterator[Path]:
+    if config.calibrate:
+        yield from _source_files(config.calibrate.gold)
+    for section in _calibrated(config):
+        yield from _standard_files(config.model_copy(update={"judge": section}))
+
+
 def _evaluate_files(config: Pipeline) -> Iterator[Path]:
     if config.evaluate:
         yield from _source_files(config.evaluate.prompts)
@@ -217,6 +233,16 @@ _ALL = [
         code=_judge_code,
         files=_standard_files,
         writes=lambda config: ["judgments.jsonl"],
+    ),
+    Stage(
+        name="calibrate",
+        where="rlaif.stages.calibrate:run",
+        sections=("calibrate", "judge", "pair"),
+        reads=("reasks.txt",),
+        roles=_calibrate_roles,
+        code=lambda config: _own(section.judge for section in _calibrated(config)),
+        files=_calibrate_files,
+        writes=lambda config: ["calibration/calibration.json", "calibration/disagreements.jsonl"],
     ),
     Stage(
         name="pair",

@@ -7,6 +7,7 @@ import random
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from rlaif import metrics
@@ -106,6 +107,16 @@ def test_alpha_of_ordered_words_needs_their_order() -> None:
 def test_alpha_needs_two_raters_and_two_labels() -> None:
     assert metrics.krippendorff_alpha([["a", None], [None, "b"]], "xy", rng()) is None
     assert metrics.krippendorff_alpha([["a", "a"], ["a", "a"]], "xy", rng()) is None
+
+
+def test_rank_correlation_is_the_librarys_and_has_an_interval() -> None:
+    draw = np.random.default_rng(4)
+    x = draw.integers(1, 6, 120)
+    y = x + draw.normal(0, 1.5, 120)
+    found = metrics.rank_correlation(x, y, range(120), rng())
+    assert found is not None and found.value == pytest.approx(spearmanr(x, y).statistic)
+    assert found.low is not None and found.high is not None and found.low < found.value < found.high
+    assert metrics.rank_correlation([1, 2, 3], [1, 1, 1], range(3), rng()) is None
 
 
 def test_auroc_counts_pairs() -> None:

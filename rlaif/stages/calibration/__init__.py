@@ -4,7 +4,9 @@ gold         what people say: pairs (also those that scores imply) with one labe
 views        a judge's judgments of gold, aggregated exactly as labels are (stages.pair)
 figures      the figures of one judge, over all of gold or over a slice of it
 fitting      maps fitted on one split and tested on the other
+outputs      the files of calibration/, one function each
 choice       judges × order policies, accuracy against cost, and which to choose
 rounds       what changed since the rubric or the judge was another
+text         calibration.json for a terminal
 applying     a fitted map on the labels of a run (stages.pair)
 """

@@ -66,8 +66,8 @@ class People(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def raters(self) -> list[str]:
-        rows = itertools.chain((pair.votes for pair in self.pairs), (row.votes for row in self.scored))
-        return list(dict.fromkeys(rater for votes in rows for rater in votes))
+        rows: list[Pair | Scored] = [*self.pairs, *self.scored]
+        return list(dict.fromkeys(rater for row in rows for rater in row.votes))
 
     def groups(self) -> list[tuple[Prompt, list[Response]]]:
         """Each prompt with all of its responses that gold is about, for judges that look at single ones or at all."""
@@ -81,9 +81,7 @@ class People(msgspec.Struct, frozen=True, kw_only=True):
 
 def load_people(section: CalibrateSection, on_drop: Any) -> People:
     """Gold of the config, read and checked. Errors: DataError, ConfigError, one line, before anything is asked."""
-    found = read_gold(
-        section.gold, on_drop, labels=section.labels, raters=section.raters, slices=section.slices
-    )
+    found = read_gold(section.gold, on_drop, labels=section.labels, raters=section.raters, slices=section.slices)
     people = people_of(found, section.slices)
     if not people.pairs and not people.scored:
         raise DataError(f"{section.gold.path}: no row with a usable label")
@@ -144,7 +142,7 @@ def _made(prompt: Prompt, a: Response, b: Response, votes: dict[str, str], slice
 
 
 def _scored(gold: Gold, found: GoldSet, slices: Sequence[str]) -> Scored | None:
-    votes = {rater: float(label) for rater, label in _votes(gold).items()}
+    votes = {rater: float(label) for rater, label in _votes(gold).items() if label is not None}
     if not votes:
         return None
     prompt = found.prompts[gold.prompt_id]

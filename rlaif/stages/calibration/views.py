@@ -44,8 +44,8 @@ class View:
     """One judge's answers about gold's pairs, in their order. NaN: no usable judgment.
 
     `p`: P(a better) as labels are made (`pair` of the config, both orders where the judge asks both). `shown`:
-    (2, N) the same from the judgments that showed a first, and from those that showed b first; all NaN for judges that
-    do not compare two. `policies`: order policy → P(a better) under it.
+    (2, N) the same from the judgments that showed a first, and from those that showed b first; all NaN for judges
+    that do not compare two. `policies`: order policy → P(a better) under it.
     """
 
     name: str
@@ -111,11 +111,13 @@ class _Fold:
         self.section = pair_section.model_copy(update={"principle_weights": own})
         self.pairs = pairs
 
-    def probabilities(self, judgments: Iterable[Judgment], policy: str | None = None) -> tuple[Floats, dict[str, int]]:
-        """(N,) P(a better), and why the others have none."""
-        section = self.section if policy in (None, AVERAGE) else self.section.model_copy(
-            update={"order_policy": policy}
-        )
+    def probabilities(
+        self, judgments: Iterable[Judgment], policy: str | None = None
+    ) -> tuple[Floats, dict[str, int]]:
+        """(N,) P(a better), and why the others have none. `policy`: instead of the pair section's own."""
+        section = self.section
+        if policy is not None and "order_policy" in type(section).model_fields:
+            section = section.model_copy(update={"order_policy": policy})
         said = {
             (prompt_id, ids): result
             for prompt_id, results in pairing.compared(judgments, section, self.weights)
@@ -124,7 +126,8 @@ class _Fold:
         reasons: Counter[str] = Counter()
         p = np.full(len(self.pairs), nan)
         for index, pair in enumerate(self.pairs):
-            result = said.get((pair.prompt.id, tuple(sorted((pair.a.id, pair.b.id)))), _NOT_JUDGED)
+            ids = (min(pair.a.id, pair.b.id), max(pair.a.id, pair.b.id))
+            result = said.get((pair.prompt.id, ids), _NOT_JUDGED)
             if isinstance(result, str):
                 reasons[result] += 1
             else:
@@ -135,11 +138,12 @@ class _Fold:
 
 def _one_order(judgments: Iterable[Judgment], pairs: Sequence[Pair], a_first: bool) -> list[Judgment]:
     """The pairwise judgments that showed a first (or b), as if no other order had been asked."""
-    firsts = {(pair.prompt.id, pair.a.id if a_first else pair.b.id, pair.b.id if a_first else pair.a.id) for pair in pairs}
+    shown = ((pair.prompt.id, pair.a.id, pair.b.id) for pair in pairs)
+    wanted = {(prompt_id, a, b) if a_first else (prompt_id, b, a) for prompt_id, a, b in shown}
     return [
         msgspec.structs.replace(judgment, meta={**judgment.meta, "orders": "random"})
         for judgment in judgments
-        if judgment.kind == "pairwise" and (judgment.prompt_id, *judgment.response_ids) in firsts
+        if judgment.kind == "pairwise" and (judgment.prompt_id, *judgment.response_ids) in wanted
     ]
 
 
@@ -167,7 +171,7 @@ def correct(p: Floats, truth: Floats) -> Floats:
     return found
 
 
-def provenance(view_: View, identities: Mapping[str, str], models: Mapping[str, str]) -> dict[str, Any]:
+def provenance(view_: View, identities: Mapping[str, str]) -> dict[str, Any]:
     """What judged: enough to tell whether two calibrations, or a calibration and labels, are of the same judge."""
     judgments = view_.all
     standard = find_standard(view_.section)
