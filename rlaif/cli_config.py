@@ -57,8 +57,8 @@ def _raw_config(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if path.suffix in (".yaml", ".yml") or shipped_pipeline(target):
         path = path if path.is_file() else shipped_pipeline(target) or path
         raw = configs.read_yaml(path)
-        if _RECORDING & raw.keys() and getattr(arguments, "stage", "") == "judge":
-            return _from_recording(arguments), f"rlaif judge {target}"
+        if _RECORDING & raw.keys() and getattr(arguments, "stage", "") in ("judge", "calibrate"):
+            return _from_recording(arguments), f"rlaif {arguments.stage} {target}"
         return raw, str(path)
     stage = getattr(arguments, "stage", "run")
     if stage in ("generate", "revise", "judge", "calibrate", *TRAINERS):
@@ -104,21 +104,28 @@ def _from_recording(arguments: argparse.Namespace) -> dict[str, Any]:
     from rlaif import recordings
 
     if not arguments.run:
-        raise ConfigError(f"rlaif judge {arguments.target}: name the run folder with --run DIR")
+        raise ConfigError(f"rlaif {arguments.stage} {arguments.target}: name the run folder with --run DIR")
+    source = _recorded(arguments.target, arguments)
+    raw: dict[str, Any] = {"run": arguments.run, "prompts": source}
+    if arguments.stage == "calibrate":
+        raw = {"run": arguments.run, "calibrate": {"gold": source}}
+    if not arguments.engine:
+        raw["engines"] = {"judge": {"engine": "replay", **source}}
+        raw["judge"] = dict(recordings.load(arguments.target, source.get("params")).judge)
+        if not (arguments.rubric or arguments.constitution):
+            raw["judge"]["rubric"] = "as-recorded"
+    return raw
+
+
+def _recorded(path: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """A source, with what `--params` says of it where it is a recording."""
     params: dict[str, str] = {}
     for pair in arguments.params:
         name, equals, value = pair.partition("=")
         if not equals:
             raise ConfigError(f"--params {pair!r}: expected NAME=VALUE")
         params[name] = value
-    source = {"path": arguments.target, **({"params": params} if params else {})}
-    raw: dict[str, Any] = {"run": arguments.run, "prompts": source}
-    if not arguments.engine:
-        raw["engines"] = {"judge": {"engine": "replay", **source}}
-        raw["judge"] = dict(recordings.load(arguments.target, params).judge)
-        if not (arguments.rubric or arguments.constitution):
-            raw["judge"]["rubric"] = "as-recorded"
-    return raw
+    return {"path": path, **({"params": params} if params else {})}
 
 
 def _apply_flags(raw: dict[str, Any], arguments: argparse.Namespace) -> None:
@@ -126,7 +133,7 @@ def _apply_flags(raw: dict[str, Any], arguments: argparse.Namespace) -> None:
         raw["run"] = arguments.run
     stage = getattr(arguments, "stage", "run")
     if stage == "calibrate" and arguments.gold:
-        raw["calibrate"] = {**(raw.get("calibrate") or {}), "gold": {"path": arguments.gold}}
+        raw["calibrate"] = {**(raw.get("calibrate") or {}), "gold": _recorded(arguments.gold, arguments)}
     if arguments.limit is not None:
         _limited_source(raw, stage)["limit"] = arguments.limit
     for flag in ("max_requests", "max_cost"):

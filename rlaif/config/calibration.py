@@ -36,7 +36,7 @@ class CalibrateSection(Section):
         return {str(word): ours for word, ours in value.items()} if isinstance(value, dict) else value
 
     def sections(self, base: JudgeSection | None) -> dict[str, JudgeSection]:
-        """Name → the whole section of each judge, always in both orders. Errors: ValueError that names the key."""
+        """Name → the whole section of each judge. Errors: ValueError that names the key."""
         named = self.judges or {BASE_JUDGE: {}}
         if base is None and any(not own for own in named.values()):
             raise ValueError("calibrate: there is no judge section; name the judges under calibrate.judges")

@@ -11,16 +11,31 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from rlaif.config import Source
 from rlaif.errors import ConfigError, DataError
-from rlaif.io.prompts import COLUMNS, Drop, Item, OnDrop, Seen, has_column, no_column, plain, usable_items, value_of
+from rlaif.io.prompts import (
+    COLUMNS,
+    Drop,
+    Item,
+    OnDrop,
+    Seen,
+    has_column,
+    no_column,
+    plain,
+    recording_of,
+    usable_items,
+    value_of,
+)
 from rlaif.io.responses import as_response
 from rlaif.io.rows import Located, located_rows
 from rlaif.records import FIRST, SECOND, TIE, Dropped, Gold, Prompt, Response
+
+if TYPE_CHECKING:
+    from rlaif.recordings import Recording
 
 STAGE = "calibrate"  # the stage that dropped rows are filed under
 PAIRS = (("response_a", "response_b"), ("chosen", "rejected"))
@@ -59,6 +74,11 @@ def read_gold(
     empty_response, bad_response, same_response (both texts are equal), unlabelled.
     Errors: DataError (a column, or a label that is none, with file and row), ConfigError (an unknown name).
     """
+    recording = recording_of(source)
+    if recording is not None:
+        if labels or raters:
+            raise ConfigError(f"{source.path}: labels, raters: a recording says itself what its fields mean")
+        return _recorded(recording, source, slices, on_drop)
     reader = _Reader(source, labels or {}, raters, slices)
     for item in reader.items(on_drop):
         try:
@@ -66,6 +86,31 @@ def read_gold(
         except Drop as drop:
             on_drop(Dropped(stage=STAGE, reason=drop.reason, id=item.where, detail=drop.detail))
     return reader.found()
+
+
+def _recorded(recording: Recording, source: Source, slices: Sequence[str], on_drop: OnDrop) -> GoldSet:
+    """What people say in a recording. `source.limit`: so many pairs or responses. Errors: ConfigError, DataError."""
+    prompts = {prompt.id: prompt for prompt in recording.prompts}
+    responses = {row.id: row for rows in recording.responses.values() for row in rows}
+    kept = []
+    for gold in recording.gold:
+        if gold.prompt_id not in prompts or not responses.keys() >= set(gold.response_ids):
+            on_drop(Dropped(stage=STAGE, reason="no_response", id=gold.prompt_id))
+        elif len({responses[i].text for i in gold.response_ids}) < len(gold.response_ids):
+            on_drop(Dropped(stage=STAGE, reason="same_response", id=gold.prompt_id))
+        elif all(label is None for label in gold.labels):
+            on_drop(Dropped(stage=STAGE, reason="unlabelled", id=gold.prompt_id))
+        else:
+            kept.append(gold)
+    if not recording.gold:
+        raise ConfigError(f"{source.path}: gold: this recording says nothing of what people prefer")
+    known = {name for gold in recording.gold for name in gold.slices} | {"domain"}
+    for name in slices:
+        if name not in known:
+            raise ConfigError(
+                f"calibrate.slices: {source.path} has no slice {name!r}; there: {', '.join(sorted(known))}"
+            )
+    return GoldSet(prompts=prompts, responses=responses, gold=kept[: source.limit])
 
 
 class _Votes(msgspec.Struct):

@@ -75,9 +75,18 @@ def read(config: Pipeline, dropped: list[Dropped]) -> People:
 
 
 def judge_of(context: Context, name: str, section: JudgeSection) -> Judge:
-    """The judge as it is calibrated: it shows both orders where it compares two."""
+    """The judge as it is calibrated: it shows both orders where a label is made of one picked at random."""
     where = f"calibrate.judges.{name}" if context.config.calibrate and context.config.calibrate.judges else "judge"
-    return build(section.model_copy(update={"orders": "both"}), context.engine, where=where)
+    return build(_both_orders(section), context.engine, where=where)
+
+
+def _both_orders(section: JudgeSection) -> JudgeSection:
+    members = {
+        name: {**own, "orders": "both"} if section.member(name).orders == "random" else own
+        for name, own in section.members.items()
+    }
+    orders = "both" if section.orders == "random" else section.orders
+    return section.model_copy(update={"orders": orders, "members": members})
 
 
 def tasks_of(judge: Judge, people: People, seed: int) -> list[Task]:

@@ -20,6 +20,7 @@ from rlaif.judges.revision import frames_of
 from rlaif.paths import resolve
 from rlaif.recordings import files_of, is_recording
 from rlaif.rubric import load_standard
+from rlaif.stages.calibration.applying import path_of
 from rlaif.store import STAGES
 
 RUN = "run:"  # `model: run:sft` is what this run trained as sft
@@ -144,7 +145,9 @@ def _standard_files(config: Pipeline) -> Iterator[Path]:
 def _pair_files(config: Pipeline) -> Iterator[Path]:
     yield from _standard_files(config)
     if config.pair and config.pair.panel_gold:
-        yield _source(config.pair.panel_gold)
+        yield resolve(config.pair.panel_gold, Path())
+    if config.pair and config.pair.calibration:
+        yield path_of(config.pair.calibration, Path(config.run))
 
 
 def _calibrated(config: Pipeline) -> list[JudgeSection]:

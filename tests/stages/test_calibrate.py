@@ -293,7 +293,7 @@ def test_the_command_prints_what_it_found(tmp_path: Path, capsys: pytest.Capture
     write_gold(tmp_path)
     assert command(tmp_path) == 0
     out = capsys.readouterr().out
-    assert "accuracy      .800 [" in out and "choose judge, average" in out
+    assert "accuracy      .800 [" in out and "choose judge (average)" in out
     assert "temperature map of 10 pairs, tested on 10 others" in out and "round 1" in out
 
 

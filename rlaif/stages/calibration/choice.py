@@ -1,8 +1,9 @@
 """Judges × order policies: accuracy against what a label costs, and which to choose.
 
-A row's accuracy is over the pairs with a winner and a verdict, ties ½. Two rows are compared on the pairs that both
-have a verdict for, prompt by prompt. Chosen is the cheapest row whose accuracy is not below the best one's: the
-interval of the paired difference holds 0. With little gold that says little: the reason names how much could be lost.
+A row's accuracy is over the pairs with a winner that the judge has a verdict for; a tie, and a pair of which the
+policy says nothing, is ½. (`right_labels` is over the labels that are left.) Two rows are compared on the pairs that
+both have, prompt by prompt. Chosen is the cheapest row whose accuracy is not below the best one's: the interval of
+the paired difference reaches 0. With little gold that says little: the reason names how much could be lost.
 """
 
 from __future__ import annotations
@@ -17,16 +18,20 @@ from rlaif.stages.calibration.figures import DIGITS, Figures, Json, plain
 from rlaif.stages.calibration.views import ONE_ORDER, Floats, View, correct
 
 CHANCE = 0.5
+FIRST_POLICY = "average"
 
 
 class Row(NamedTuple):
-    """`right`: (N,) of gold's pairs, as `views.correct`. Costs are of one label; `money` is None without prices."""
+    """`right`: (N,) of gold's pairs: 1, ½ or 0, NaN where the judge has no verdict or people name no winner. Costs
+    are of one label; `money` is None without prices.
+    """
 
     judge: str
     policy: str
     kind: str
     right: Floats
     accuracy: metrics.Estimate | None
+    right_labels: metrics.Estimate | None
     labels: int  # pairs that get a label: a verdict, and no tie
     pairs: int
     calls: float
@@ -35,37 +40,39 @@ class Row(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.judge}, {self.policy}"
+        return f"{self.judge} ({self.policy})"
 
 
 def rows_of(views: Sequence[View], figures: Figures) -> list[Row]:
     """One row for each judge and order policy; `random_one` is what one order alone, picked at random, would give."""
     found = []
     for view in views:
+        judged = ~np.isnan(view.policies[FIRST_POLICY])
         several = view.asks_both
         for policy, p in view.policies.items():
-            if several or policy == next(iter(view.policies)):  # without two orders every policy is the same
-                found.append(_row(view, policy, correct(p, figures.truth), _labelled(p), 1.0, figures))
+            if several or policy == FIRST_POLICY:  # without two orders every policy is the same
+                found.append(_row(view, policy, [np.where(judged & np.isnan(p), 0.5, p)], 1.0, figures))
         if several:
-            one = np.stack([correct(p, figures.truth) for p in view.shown]).mean(axis=0)
-            labels = sum(_labelled(p) for p in view.shown) / 2
-            found.append(_row(view, ONE_ORDER, one, labels, 0.5, figures))
+            found.append(_row(view, ONE_ORDER, list(view.shown), 0.5, figures))
     return found
 
 
-def _labelled(p: Floats) -> float:
-    return float((~np.isnan(p) & (metrics.outcomes(p) != 0.5)).sum())
-
-
-def _row(view: View, policy: str, right: Floats, labels: float, share: float, figures: Figures) -> Row:
+def _row(view: View, policy: str, looks: Sequence[Floats], share: float, figures: Figures) -> Row:
+    """`looks`: the probabilities that a label may be made of, each as likely; `share`: of the judge's cost."""
+    right = np.stack([correct(p, figures.truth) for p in looks])
+    decided = np.stack([~np.isnan(p) & (metrics.outcomes(p) != 0.5) for p in looks])
+    labels = float(decided.sum()) / len(looks)
     each = share / labels if labels else 0.0
     cost = view.cost
+    of_labels = np.where(decided, right, np.nan).ravel()
+    right = right.mean(axis=0)
     return Row(
         judge=view.name,
         policy=policy,
         kind=view.kind,
         right=right,
         accuracy=metrics.proportion(right, figures.clusters, figures.rng),
+        right_labels=metrics.proportion(of_labels, np.tile(figures.clusters, len(looks)), figures.rng),
         labels=round(labels),
         pairs=right.size,
         calls=cost.calls * each,
@@ -133,6 +140,7 @@ def table(rows: Sequence[Row], figures: Figures) -> list[Json]:
                 "kind": row.kind,
                 "policy": row.policy,
                 "accuracy": plain(row.accuracy),
+                "right_labels": plain(row.right_labels),
                 "to_best": plain(difference(ranked[0], row, figures)),
                 "labels": row.labels,
                 "pairs": row.pairs,

@@ -22,6 +22,7 @@ from rlaif.stages.calibration.views import Floats, View, correct
 
 DIGITS = 6
 BINS = 20  # over [0, 1], of which folded probabilities use the upper half
+_MAX_RATERS, _MAX_BETWEEN = 20, 8  # with more, only what all of them have in common is told
 _ORDER = (SECOND, TIE, FIRST)  # from b to a
 _NUMBERS = {SECOND: -1.0, TIE: 0.0, FIRST: 1.0}
 
@@ -131,13 +132,14 @@ class Figures:
             "alpha": plain(self._alpha(ratings, list(self.clusters))) if several else None,
             "agreement": plain(metrics.proportion(equal, [self.clusters[i] for i in several], self.rng)),
             "raters": self._raters(),
+            "between": self._between(),
         }
 
     def _raters(self) -> Json:
         """Each rater against what most of the others say, where these do not tie: what a judge can hope for."""
         names = list(dict.fromkeys(name for pair in self.pairs for name in pair.votes))
         found: Json = {}
-        for name in names if 1 < len(names) <= 20 else ():
+        for name in names if 1 < len(names) <= _MAX_RATERS else ():
             ours, theirs, clusters = [], [], []
             for pair in self.pairs:
                 others = [label for rater, label in pair.votes.items() if rater != name]
@@ -150,6 +152,17 @@ class Figures:
                 "agreement": plain(metrics.proportion(equal, clusters, self.rng)),
                 "kappa": plain(metrics.cohen_kappa(ours, theirs, clusters, self.rng)),
             }
+        return found
+
+    def _between(self) -> Json:
+        """Every two raters with names of their own: κ on the pairs that both labelled."""
+        names = list(dict.fromkeys(name for pair in self.pairs for name in pair.votes))
+        found: Json = {}
+        for one, other in combinations(names, 2) if len(names) <= _MAX_BETWEEN else ():
+            both = [pair for pair in self.pairs if one in pair.votes and other in pair.votes]
+            ours, theirs = [pair.votes[one] for pair in both], [pair.votes[other] for pair in both]
+            kappa = metrics.cohen_kappa(ours, theirs, [pair.cluster for pair in both], self.rng)
+            found.setdefault(one, {})[other] = plain(kappa)
         return found
 
 

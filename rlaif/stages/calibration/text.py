@@ -52,7 +52,7 @@ def table(run: Path) -> str:
     lines += _rounds(found["round"])
     if gold["pairs"]:
         choice = found["choice"]
-        chosen = f"{choice['judge']}, {choice['policy']}" if choice["judge"] else "none"
+        chosen = f"{choice['judge']} ({choice['policy']})" if choice["judge"] else "none"
         lines += ["", f"choose {chosen}: {choice['reason']}"]
     return "\n".join(lines)
 
@@ -87,12 +87,22 @@ def _judges(found: Json) -> list[list[str]]:
 
 def _comparison(found: Json) -> list[list[str]]:
     priced = any(row["per_label"]["money"] is not None for row in found["comparison"])
-    head = ["judge", "kind", "orders", "accuracy", "against the best", "labels", "calls each", "tokens each"]
+    head = [
+        "judge",
+        "kind",
+        "orders",
+        "accuracy",
+        "against the best",
+        "labels",
+        "right of them",
+        "calls each",
+        "tokens each",
+    ]
     rows = [head + (["cost each"] if priced else [])]
     for row in found["comparison"]:
         each = row["per_label"]
         cells = [row["judge"], row["kind"], row["policy"], shown(row["accuracy"]), shown(row["to_best"])]
-        cells += [f"{row['labels']:,}", f"{each['calls']:.3g}", f"{each['tokens']:.4g}"]
+        cells += [f"{row['labels']:,}", shown(row["right_labels"]), f"{each['calls']:.3g}", f"{each['tokens']:.4g}"]
         rows.append(cells + ([f"{each['money']:.3g}" if each["money"] is not None else "–"] if priced else []))
     return rows
 

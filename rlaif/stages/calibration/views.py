@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import nan
-from typing import Any, get_args
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,9 +17,11 @@ from rlaif.judges import find_standard
 from rlaif.records import Judgment
 from rlaif.stages import pair as pairing
 from rlaif.stages.calibration.gold import Pair
+from rlaif.stages.pairing.orders import POLICIES
+from rlaif.stages.pairing.standards import Standards
 
 Floats = metrics.Floats
-AVERAGE, ONE_ORDER = "average", "random_one"
+ONE_ORDER = "random_one"
 _NOT_JUDGED = "not_judged"
 
 
@@ -79,7 +81,7 @@ def view(
     by_pair: dict[str, list[Judgment]] = {}
     for judgment in judgments:
         if len(judgment.response_ids) == 2:
-            by_pair.setdefault(pairing._pair_id(judgment.prompt_id, *judgment.response_ids), []).append(judgment)
+            by_pair.setdefault(pairing.pair_id(judgment.prompt_id, *judgment.response_ids), []).append(judgment)
     return View(
         name=name,
         section=section,
@@ -97,30 +99,25 @@ def view(
 
 def policies() -> tuple[str, ...]:
     """The order policies of the pair stage."""
-    known = PairSection.model_fields.get("order_policy")
-    return tuple(get_args(known.annotation)) if known is not None else (AVERAGE,)
+    return tuple(POLICIES)
 
 
 class _Fold:
     """The pair stage's aggregation, told from gold's side."""
 
     def __init__(self, section: JudgeSection, pair_section: PairSection, pairs: Sequence[Pair]) -> None:
-        standard = find_standard(section)
-        self.weights = {principle.id: principle.weight for principle in getattr(standard, "principles", [])}
-        own = {name: w for name, w in pair_section.principle_weights.items() if name in self.weights}
-        self.section = pair_section.model_copy(update={"principle_weights": own})
+        self.standards = Standards.of(section)
+        self.section = pair_section
         self.pairs = pairs
 
     def probabilities(
         self, judgments: Iterable[Judgment], policy: str | None = None
     ) -> tuple[Floats, dict[str, int]]:
         """(N,) P(a better), and why the others have none. `policy`: instead of the pair section's own."""
-        section = self.section
-        if policy is not None and "order_policy" in type(section).model_fields:
-            section = section.model_copy(update={"order_policy": policy})
+        section = self.section.model_copy(update={"order_policy": policy}) if policy else self.section
         said = {
             (prompt_id, ids): result
-            for prompt_id, results in pairing.compared(judgments, section, self.weights)
+            for prompt_id, results in pairing.compared(judgments, section, standards=self.standards)
             for ids, result in results.items()
         }
         reasons: Counter[str] = Counter()
