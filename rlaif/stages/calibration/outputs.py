@@ -23,6 +23,7 @@ from rlaif.store import RunFolder, write_whole
 
 FOLDER = "calibration"
 VERSION = 1
+_OF_LABELS_ALONE = {"select", "min_margin", "calibration", "calibration_judge"}  # they change no P(a better)
 _MAX_RATIONALE = 2000  # characters of one, in disagreements.jsonl; the judgments have the rest
 
 
@@ -157,11 +158,11 @@ def _is_about(judgment: Judgment, pair: gold.Pair) -> bool:
 def _calibration_json(measured: Measured, folder: RunFolder) -> bytes:
     """calibration.json, and this round among the others."""
     history = folder.path / FOLDER / "rounds"
-    settings = measured.pair_section.model_dump(mode="json")
+    settings = measured.pair_section.model_dump(mode="json", exclude_defaults=True, exclude=_OF_LABELS_ALONE)
     round_ = rounds.record(measured.views, measured.what, measured.people.pairs, settings)
     number, before = rounds.place(history, round_["key"])
     rounds.write(history, number, round_)
-    changes = rounds.compare(before, measured.views, measured.what, measured.figures) if before else {}
+    changes = rounds.compare(before, round_, measured.views, measured.what, measured.figures) if before else {}
     result = calibration(measured)
     result["round"] = {"number": number, "before": before["round"] if before else None, "judges": changes}
     return json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"

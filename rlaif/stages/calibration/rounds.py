@@ -22,10 +22,14 @@ from rlaif.stages.calibration.views import Floats, View, correct
 from rlaif.store import write_whole
 
 VERSION = 1
+_KEYS = {"version", "round", "key", "pair", "labels", "judges"}
 
 
 def record(views: Sequence[View], what: Mapping[str, Json], pairs: Sequence[Pair], settings: Json) -> Json:
-    """This round, but for its number. `what`: each judge's provenance; `settings`: the pair section."""
+    """This round, but for its number.
+
+    `what`: each judge's provenance; `settings`: of the pair section, what can change P(a better).
+    """
     judges = {
         view.name: {
             "key": _key(what[view.name]),
@@ -39,7 +43,7 @@ def record(views: Sequence[View], what: Mapping[str, Json], pairs: Sequence[Pair
     }
     labels = {pair.id: [pair.a.id, pair.label] for pair in pairs}
     key = _key([labels, settings, {name: judge["key"] for name, judge in judges.items()}])
-    return {"version": VERSION, "key": key, "labels": labels, "judges": judges}
+    return {"version": VERSION, "key": key, "pair": settings, "labels": labels, "judges": judges}
 
 
 def _key(value: Any) -> str:
@@ -62,8 +66,11 @@ def _read(path: Path) -> Json:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["version"] > VERSION:
             raise StoreError(f"{path}: version {found['version']} is newer than this rlaif reads")
+        missing = _KEYS - found.keys()
+        if missing:
+            raise StoreError(f"{path}: not a round of `rlaif calibrate`: no {', '.join(sorted(missing))}")
         return dict(found)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{path}: not a round of `rlaif calibrate`: {error}") from None
 
 
@@ -72,7 +79,7 @@ def write(folder: Path, number: int, round_: Json) -> None:
     write_whole(folder / f"{number}.json", body.encode() + b"\n")
 
 
-def compare(before: Json, views: Sequence[View], what: Mapping[str, Json], figures: Figures) -> Json:
+def compare(before: Json, now: Json, views: Sequence[View], what: Mapping[str, Json], figures: Figures) -> Json:
     """Judge → what changed since `before`; judges that were not there then are left out.
 
     `difference`: accuracy now − then, over the pairs that both rounds have a verdict for and that people say the same
@@ -87,7 +94,8 @@ def compare(before: Json, views: Sequence[View], what: Mapping[str, Json], figur
         was, is_ = correct(then, figures.truth), correct(view.p, figures.truth)
         ids = [pair.id for pair in figures.pairs]
         found[view.name] = {
-            "changed": [name for name in what[view.name] if what[view.name][name] != old["what"].get(name)],
+            "changed": [name for name in what[view.name] if what[view.name][name] != old["what"].get(name)]
+            + (["pair"] if before["pair"] != now["pair"] else []),
             "pairs": int((~np.isnan(was) & ~np.isnan(is_)).sum()),
             "difference": plain(metrics.paired_difference(was, is_, figures.clusters, figures.rng)),
             "fixed": [ids[i] for i in np.flatnonzero((was == 0) & (is_ == 1))],
