@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,28 @@ def test_labels_of_one_order_are_calibrated_as_such(tmp_path: Path) -> None:
     judge = found["judges"]["judge"]
     assert judge["statuses"] == {"ok": 40}  # both orders are asked all the same
     assert judge["map_test"]["n_fit"] + judge["map_test"]["n_test"] == 40
+
+
+def documented(heading: str) -> list[str]:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    section = re.split(r"^#+ ", text.split(f"### {heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+    return re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+
+
+def test_the_docs_name_every_key(tmp_path: Path) -> None:
+    pipeline = config(tmp_path, write_gold(tmp_path), slices=["domain"])
+    found = run(pipeline)
+    judge = found["judges"]["judge"]
+    assert list(found) == documented("`calibration.json`")
+    assert list(judge) == documented("A judge of `calibration.json`")
+    start, end = list(judge).index("n"), list(judge).index("auroc")
+    assert list(judge["slices"]["domain"]["odd"]) == list(judge)[start : end + 1]
+    assert list(lines(pipeline, "disagreements.jsonl")[0]) == documented("`disagreements.jsonl`")
+    round_ = json.loads((Path(pipeline.run) / "calibration" / "rounds" / "1.json").read_text())
+    assert list(round_) == documented("`rounds/N.json`")
+    files = {path.name for path in (Path(pipeline.run) / "calibration").iterdir()}
+    assert files == {"prompts.jsonl", "responses.jsonl", "judgments.jsonl", "disagreements.jsonl", "calibration.json",
+                     "rounds"}  # fmt: skip
 
 
 # -- the command -----------------------------------------------------------------------------------------------------
