@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from rlaif import cli
-from rlaif.config import Pipeline, validate
+from rlaif.config import Pipeline, ReportSection, validate
 from rlaif.errors import ConfigError, DataError
 from rlaif.records import Dropped, Judgment
-from rlaif.stages import calibrate
+from rlaif.stages import calibrate, report
 from rlaif.stages.base import Context
 from rlaif.store import RunFolder
 
@@ -292,6 +292,31 @@ def test_the_docs_name_every_key(tmp_path: Path) -> None:
     files = {path.name for path in (Path(pipeline.run) / "calibration").iterdir()}
     assert files == {"prompts.jsonl", "responses.jsonl", "judgments.jsonl", "disagreements.jsonl", "calibration.json",
                      "rounds"}  # fmt: skip
+
+
+def test_the_report_shows_people_beside_the_judge(tmp_path: Path) -> None:
+    gold = write_gold(tmp_path, ann=lambda n, row: row["label"], ben=lambda n, row: row["label"])
+    pipeline = config(tmp_path, gold, ("judge", "worse"), raters=["ann", "ben"], slices=["domain"],
+                      judges={"mine": {}, "<other>": {"engine": "worse"}})  # fmt: skip
+    run(pipeline)
+    changed = pipeline.model_dump()
+    changed["calibrate"]["judges"]["mine"] = {"engine": "worse"}
+    run(validate(Pipeline, changed, "test"))
+    figures = report.build(Path(pipeline.run), ReportSection())
+    assert figures["calibration"]["pairs"] == 20
+    assert figures["calibration"]["accuracy"]["mine"]["value"] == pytest.approx(4 / 20)
+    page = (Path(pipeline.run) / "report.html").read_text()
+    assert 'id="people"' in page and "Can mine be taken at its word?" in page
+    assert "Reliability of &lt;other&gt;" in page and "<other>" not in page
+    assert "ann (a person)" in page and "Choose none of them" in page
+    assert "16 new" in page.replace("disagreements gone, ", "")
+
+
+def test_a_report_without_calibration_has_no_such_section(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    figures = report.build(tmp_path / "run", ReportSection())
+    assert figures["calibration"] is None
+    assert 'id="people"' not in (tmp_path / "run" / "report.html").read_text()
 
 
 # -- the command -----------------------------------------------------------------------------------------------------
