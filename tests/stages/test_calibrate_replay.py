@@ -40,10 +40,13 @@ def test_llmbar_is_as_published(tmp_path: Path, evaluator: str, capsys: pytest.C
         assert figures["order_consistency"]["value"] == pytest.approx(share(expected["equal"]), abs=1e-6)
     # The publisher's κ against the gold label of the Natural set is .27 at 95.5 % right on two balanced labels, which
     # no κ can be; Cohen's is near 2 · accuracy − 1, here of the label made of both orders.
+    out = capsys.readouterr().out
     if evaluator == "GPT-4/Vanilla":
         natural = judge["slices"]["domain"]["LLMBar/Natural"]
         assert published[f"LLMBar/Natural|{evaluator}"]["kappa_average"] < 0.3 < 0.85 < natural["kappa"]["value"]
-    assert "choose judge" in capsys.readouterr().out
+        assert "choose judge" in out
+    else:  # most of the pairs are adversarial
+        assert "choose none: no judge is better than chance with confidence" in out
 
 
 def test_pandalms_annotators(tmp_path: Path) -> None:
@@ -63,4 +66,5 @@ def test_a_reward_models_scores_on_judgebench(tmp_path: Path) -> None:
     judge = found["judges"]["judge"]
     assert judge["what"]["kind"] == "pointwise" and judge["accuracy_both_orders"] is None
     assert [row["policy"] for row in found["comparison"]] == ["average"]  # nothing was shown in two orders
-    assert 0.5 < judge["accuracy"]["value"] < 0.8
+    # published: 64.29 % (Tan et al. 2024, table 3), equal scores counted as wrong; accuracy counts them as ½
+    assert judge["agreement"]["value"] == pytest.approx(0.6429, abs=5e-5) and judge["accuracy"]["value"] > 0.6429
