@@ -264,8 +264,8 @@ def calibrate(
     """How far a judge agrees with people: what stands in calibration/calibration.json.
 
     `gold`: rows with prompt, response_a, response_b and label (a, b or tie; `labels` of several raters), or a file or
-    recording of them. `judge`: other keys of `judge:` in a pipeline; `section`: the keys of `calibrate:` (map, slices,
-    …); `seed`, `columns`, `budget` and `quiet` too. With `run`, the map can label: `pair.calibration`.
+    recording of them. `judge`: other keys of `judge:` in a pipeline; `section`: the keys of `calibrate:`; `seed`,
+    `columns`, `budget` and `quiet` too. With `run`, the map can label: `pair.calibration`.
     Errors: UserError.
     """
     general, section = _split(section)

@@ -7,14 +7,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+import rlaif
 from rlaif import cli
 from rlaif.config import Pipeline, ReportSection, validate
 from rlaif.errors import ConfigError, DataError
 from rlaif.records import Dropped, Judgment
 from rlaif.stages import calibrate, report
 from rlaif.stages.base import Context
+from rlaif.stages.calibration.correcting import corrected
 from rlaif.store import RunFolder
 
 JUDGES = """
@@ -270,6 +273,27 @@ def test_labels_of_one_order_are_calibrated_as_such(tmp_path: Path) -> None:
     judge = found["judges"]["judge"]
     assert judge["statuses"] == {"ok": 40}  # both orders are asked all the same
     assert judge["map_test"]["n_fit"] + judge["map_test"]["n_test"] == 40
+
+
+def test_a_win_rate_is_corrected_by_the_verdicts_on_gold(tmp_path: Path) -> None:
+    pipeline = config(tmp_path, write_gold(tmp_path, [(0.8, 0.0)] * 80 + [(0.3, 0.0)] * 20))
+    run(pipeline)
+    path = Path(pipeline.run) / "calibration" / "calibration.json"
+    outcomes = [1.0] * 62 + [0.0] * 38
+    found = corrected(path, None, outcomes, range(100), np.random.default_rng(0))
+    assert found is not None and found.corrected is not None
+    assert found.sensitivity == pytest.approx(0.8)  # right in 80 of 100 pairs
+    assert found.corrected.value == pytest.approx((0.62 + 0.8 - 1) / (2 * 0.8 - 1))
+    with pytest.raises(ConfigError, match="no judge 'nobody'; there: judge"):
+        corrected(path, "nobody", outcomes, range(100), np.random.default_rng(0))
+
+
+def test_the_api_returns_the_figures(tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in write_gold(tmp_path).read_text().splitlines()]
+    engine = {"engine": "scripted", "function": "calibrate_judges:judge", "logprobs": True}
+    found = rlaif.calibrate(rows, engine=engine, rubric="helpfulness", map="none", slices=["domain"])
+    assert found["judges"]["judge"]["accuracy"]["value"] == 0.8
+    assert set(found["judges"]["judge"]["slices"]["domain"]) == {"even", "odd"}
 
 
 def documented(heading: str) -> list[str]:

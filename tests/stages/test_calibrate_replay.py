@@ -23,7 +23,7 @@ def calibrated(folder: Path, name: str, *arguments: str) -> dict[str, Any]:
 
 
 def share(text: str) -> float:
-    """"95 / 100 = 95.0%" or "95.5%" """
+    """ "95 / 100 = 95.0%" or "95.5%" """
     return float(text.rpartition("= ")[2].removesuffix("%")) / 100
 
 

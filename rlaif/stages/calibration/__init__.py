@@ -9,4 +9,5 @@ choice       judges × order policies, accuracy against cost, and which to choos
 rounds       what changed since the rubric or the judge was another
 text         calibration.json for a terminal
 applying     a fitted map on the labels of a run (stages.pair)
+correcting   win rates corrected by how often a judge is wrong on gold
 """

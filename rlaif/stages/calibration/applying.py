@@ -52,7 +52,7 @@ def label_map(section: PairSection, folder: RunFolder) -> LabelMap | None:
     if section.calibration is None:
         return None
     path = path_of(section.calibration, folder.path)
-    judge, found = _judge(path, section.calibration_judge)
+    judge, found = judge_in(path, section.calibration_judge)
     where = f"pair.calibration: {section.calibration}"
     if found.get("map") is None:
         why = (found.get("map_test") or {}).get("reason", "it was not fitted")
@@ -82,8 +82,8 @@ def path_of(value: str, folder: Path) -> Path:
     return path
 
 
-def _judge(path: Path, wanted: str | None) -> tuple[str, Mapping[str, Any]]:
-    """The judge's part of calibration.json: the one that is named, or the only one."""
+def judge_in(path: Path, wanted: str | None) -> tuple[str, Mapping[str, Any]]:
+    """A judge's part of calibration.json: the one that is wanted, or the only one. Errors: ConfigError."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
         judges: dict[str, Any] = dict(raw["judges"])

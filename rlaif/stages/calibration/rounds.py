@@ -41,7 +41,7 @@ def record(views: Sequence[View], what: Mapping[str, Json], pairs: Sequence[Pair
         }
         for view in views
     }
-    labels = {pair.id: [pair.a.id, pair.label] for pair in pairs}
+    labels = {pair.id: [pair.a.id, pair.label, pair.cluster] for pair in pairs}
     key = _key([labels, settings, {name: judge["key"] for name, judge in judges.items()}])
     return {"version": VERSION, "key": key, "pair": settings, "labels": labels, "judges": judges}
 
@@ -55,13 +55,14 @@ def place(folder: Path, key: str) -> tuple[int, Json | None]:
     known = sorted(int(path.stem) for path in folder.glob("*.json") if path.stem.isdecimal())
     if not known:
         return 1, None
-    last = _read(folder / f"{known[-1]}.json")
+    last = read(folder / f"{known[-1]}.json")
     if last["key"] != key:
         return known[-1] + 1, last
-    return known[-1], _read(folder / f"{known[-2]}.json") if len(known) > 1 else None
+    return known[-1], read(folder / f"{known[-2]}.json") if len(known) > 1 else None
 
 
-def _read(path: Path) -> Json:
+def read(path: Path) -> Json:
+    """A round's file. Errors: StoreError."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["version"] > VERSION:
@@ -113,7 +114,7 @@ def _then(p: Mapping[str, float | None], labels: Mapping[str, Sequence[str]], pa
         value = p.get(pair.id)
         if value is None:
             continue
-        a, label = labels[pair.id]
+        a, label, _ = labels[pair.id]
         mirror = {"first": "second", "second": "first"}
         if (label if a == pair.a.id else mirror.get(label, label)) == pair.label:
             found[index] = value if a == pair.a.id else 1 - value
