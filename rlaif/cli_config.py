@@ -172,9 +172,10 @@ def _gold(raw: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _apply_engine_flags(raw: dict[str, Any], arguments: argparse.Namespace, stage: str) -> None:
+    named = "judge" if stage == "calibrate" else stage  # the section that the flags are about
     given = {key: getattr(arguments, flag) for flag, key in _ENGINE_FLAGS.items() if getattr(arguments, flag)}
     if given:
-        role = "policy" if stage == "generate" else (raw.get(stage) or {}).get("engine", _ROLES[stage])
+        role = "policy" if stage == "generate" else (raw.get(named) or {}).get("engine", _ROLES[named])
         entry = raw.setdefault("engines", {}).setdefault(role, {})
         entry.update(given)
     for pair in (pair for pairs in arguments.columns for pair in pairs):
@@ -186,7 +187,6 @@ def _apply_engine_flags(raw: dict[str, Any], arguments: argparse.Namespace, stag
             raise ConfigError("--columns: this config reads no data")
         source["columns"] = {**(source.get("columns") or {}), ours: theirs}
     if stage in _ROLES or (stage == "calibrate" and (arguments.rubric or arguments.constitution)):
-        named = "judge" if stage == "calibrate" else stage
         section = raw.get(named) or {}
         raw[named] = section
         for name, other in (("rubric", "constitution"), ("constitution", "rubric")):
