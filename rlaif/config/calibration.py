@@ -12,6 +12,15 @@ from rlaif.config.judging import JudgeSection
 BASE_JUDGE = "judge"  # what the judge section itself is called where no judges are named
 
 
+class CascadeGoal(Section):
+    """Thresholds for a cascade (docs/fewer-calls.md): what is wanted of it."""
+
+    judges: list[str] = Field(min_length=1)  # names under calibrate.judges, cheap to strong: the cascade's members
+    agreement: float = Field(default=0.9, gt=0, lt=1)  # wanted share of answers that are people's
+    confidence: float = Field(default=0.9, gt=0, lt=1)  # that the promise holds
+    max_escalated: float | None = Field(default=None, ge=0, le=1)  # share that may reach the last member
+
+
 class CalibrateSection(Section):
     gold: Source  # what people say: a data file, or a recording (.yaml); a bare path will do
     labels: dict[str, Literal["a", "b", "tie", "none"]] = {}  # the file's word → ours; `none`: no label
@@ -21,6 +30,7 @@ class CalibrateSection(Section):
     map: Literal["temperature", "isotonic", "none"] = "temperature"  # from the judge's P(a better) to people's
     test_fraction: float = Field(default=0.5, gt=0, lt=1)  # of the prompts: maps are fitted on the others
     min_slice: int = Field(default=100, ge=10)  # pairs to fit on, below which a slice takes the map of all
+    cascade: CascadeGoal | None = None  # also find thresholds for a cascade of these judges
     alpha: Literal["nominal", "ordinal", "interval"] | None = None  # of Krippendorff's α; default: nominal for pairs
     # (b, tie, a in that order for the others), interval for scores
 
@@ -46,6 +56,10 @@ class CalibrateSection(Section):
     def _judges_are_judges(self) -> CalibrateSection:
         for name, own in self.judges.items():
             judge_of(None, own, f"judges.{name}")
+        for name in self.cascade.judges if self.cascade else ():
+            if name not in (self.judges or {BASE_JUDGE: {}}):
+                known = ", ".join(self.judges or [BASE_JUDGE])
+                raise ValueError(f"cascade.judges: no judge {name!r} under calibrate.judges (there: {known})")
         return self
 
 

@@ -22,6 +22,7 @@ from rlaif.store import RunFolder
 
 JUDGES = """
 import math, re
+import msgspec
 from rlaif.records import Reply, TokenLogprob, Usage
 
 def judge(request, sharpen=1.0, refuse=()):
@@ -41,6 +42,11 @@ def better(request):
 
 def worse(request):
     return judge(request, sharpen=-1.0)
+
+def right(request):
+    text = request.messages[-1]["content"]
+    request = msgspec.structs.replace(request, messages=[{"content": re.sub(r"p=\\S+", "p=0.95", text)}])
+    return judge(request)
 
 def refusing(request):
     return judge(request, refuse=("0", "1", "2"))
@@ -294,6 +300,28 @@ def test_the_api_returns_the_figures(tmp_path: Path) -> None:
     found = rlaif.calibrate(rows, engine=engine, rubric="helpfulness", map="none", slices=["domain"])
     assert found["judges"]["judge"]["accuracy"]["value"] == 0.8
     assert set(found["judges"]["judge"]["slices"]["domain"]) == {"even", "odd"}
+
+
+def test_thresholds_of_a_cascade_are_what_the_judge_reads(tmp_path: Path) -> None:
+    # the cheap judge is right where it is sure (.8) and wrong where it is not (.4); the strong one always right
+    items = [(0.8, 0.0)] * 60 + [(0.4, 0.0)] * 20
+    pipeline = config(tmp_path, write_gold(tmp_path, items), ("judge", "right"), map="none",
+                      judges={"cheap": {}, "strong": {"engine": "right"}},
+                      cascade={"judges": ["cheap", "strong"], "agreement": 0.9, "confidence": 0.9})  # fmt: skip
+    run(pipeline)
+    path = Path(pipeline.run) / "calibration" / "cascade.json"
+    plan = json.loads(path.read_text())
+    found = plan["slices"]["*"]
+    assert plan["members"] == ["cheap", "strong"] and found["promised"] and found["errors"] == 0
+    assert 0.6 < found["thresholds"]["cheap"] <= 0.8
+    assert found["asked"] == {"cheap": 1.0, "strong": 0.25}
+    raw = pipeline.model_dump()
+    raw["judge"] = {"judge": "cascade", "rubric": "helpfulness", "options": {"thresholds": str(path)},
+                    "members": {"cheap": {"engine": "judge"}, "strong": {"engine": "right"}}}  # fmt: skip
+    raw["calibrate"] |= {"cascade": None, "judges": {"both": {}}}
+    judge = run(validate(Pipeline, raw, "test"))["judges"]["both"]
+    assert judge["accuracy"]["value"] == 1 and judge["cost"]["calls"] == 2 * (80 + 20)
+    assert not path.exists()  # this round wants none
 
 
 def documented(heading: str) -> list[str]:

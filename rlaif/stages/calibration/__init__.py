@@ -5,6 +5,7 @@ views        a judge's judgments of gold, aggregated exactly as labels are (stag
 figures      the figures of one judge, over all of gold or over a slice of it
 fitting      maps fitted on one split and tested on the other
 outputs      the files of calibration/, one function each
+cascades     thresholds with a promise, for a cascade of the judges
 choice       judges × order policies, accuracy against cost, and which to choose
 rounds       what changed since the rubric or the judge was another
 text         calibration.json for a terminal

@@ -14,7 +14,7 @@ import numpy as np
 
 from rlaif.config import CalibrateSection, PairSection, Pipeline
 from rlaif.records import TIE, Judgment
-from rlaif.stages.calibration import choice, figures, gold, rounds, views
+from rlaif.stages.calibration import cascades, choice, figures, gold, rounds, views
 from rlaif.stages.calibration.figures import Figures, Json, Rows
 from rlaif.stages.calibration.fitting import Fitted
 from rlaif.stages.calibration.gold import People
@@ -173,8 +173,18 @@ def _disagreements_jsonl(measured: Measured, folder: RunFolder) -> bytes:
 
 
 Output = Callable[[Measured, RunFolder], bytes | None]
+
+
+def _cascade_json(measured: Measured, folder: RunFolder) -> bytes | None:
+    plan = cascades.plan_of(measured.section, measured.views, measured.figures)
+    if plan is None:
+        return None
+    return json.dumps(plan.as_dict(), indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
 OUTPUTS: dict[str, Output] = {  # name in calibration/ → its bytes, or None where there is nothing to write
     "disagreements.jsonl": _disagreements_jsonl,
+    "cascade.json": _cascade_json,
     "calibration.json": _calibration_json,
 }
 
@@ -183,7 +193,9 @@ def write_outputs(folder: RunFolder, measured: Measured) -> int:
     """Everything in calibration/ that is made of figures; returns the number of this round."""
     for name, output in OUTPUTS.items():
         body = output(measured, folder)
-        if body is not None:
+        if body is None:
+            (folder.path / FOLDER / name).unlink(missing_ok=True)
+        else:
             write_whole(folder.path / FOLDER / name, body)
     found = json.loads((folder.path / FOLDER / "calibration.json").read_text(encoding="utf-8"))
     return int(found["round"]["number"])

@@ -49,6 +49,7 @@ def table(run: Path) -> str:
         lines += ["", *_grid(_judges(found)), "", *_grid(_comparison(found))]
     lines += _scores(found)
     lines += [line for name, judge in found["judges"].items() for line in _map(name, judge)]
+    lines += _cascade(run)
     lines += _rounds(found["round"])
     if gold["pairs"]:
         choice = found["choice"]
@@ -128,6 +129,22 @@ def _map(name: str, judge: Json) -> list[str]:
         f"{name}: {test['kind']} map of {test['n_fit']:,} pairs, tested on {test['n_test']:,} others{worse}",
         "  " + ", ".join(f"{key} {shown(before[key])} → {shown(after[key])}" for key in ("brier", "ece", "log_loss")),
     ]
+
+
+def _cascade(run: Path) -> list[str]:
+    path = run / "calibration" / "cascade.json"
+    if not path.exists():
+        return []
+    plan = json.loads(path.read_text(encoding="utf-8"))
+    lines = ["", f"cascade {' → '.join(plan['members'])}: agreement {plan['agreement']:g} at {plan['confidence']:g}"]
+    for name, found in plan["slices"].items():
+        at = ", ".join(f"{member} {level:g}" for member, level in found["thresholds"].items() if level is not None)
+        if found["promised"]:
+            said = f"promised with thresholds {at}; {found['answered']} of {found['n']} gold pairs answered"
+        else:
+            said = f"no promise: {found['reason']}"
+        lines.append(f"  {name}: {said}")
+    return lines
 
 
 def _rounds(round_: Json) -> list[str]:
