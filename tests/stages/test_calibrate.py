@@ -18,6 +18,7 @@ from rlaif.records import Dropped, Judgment
 from rlaif.stages import calibrate, report
 from rlaif.stages.base import Context
 from rlaif.stages.calibration.correcting import corrected
+from rlaif.stages.pairing.gold import load_gold
 from rlaif.store import RunFolder
 
 JUDGES = """
@@ -47,6 +48,13 @@ def right(request):
     text = request.messages[-1]["content"]
     request = msgspec.structs.replace(request, messages=[{"content": re.sub(r"p=\\S+", "p=0.95", text)}])
     return judge(request)
+
+def scorer(request):
+    text = request.messages[-1]["content"]
+    worth = re.search(r"worth (\\d)", text).group(1)
+    names = re.findall(r'"(\\w+)": <', text)
+    scores = ", ".join(f'"{name}": {worth}' for name in names if name != "rationale")
+    return Reply(text='{"rationale": "so", "scores": {' + scores + "}}", usage=Usage(50, 9), model="scripted")
 
 def refusing(request):
     return judge(request, refuse=("0", "1", "2"))
@@ -324,6 +332,43 @@ def test_thresholds_of_a_cascade_are_what_the_judge_reads(tmp_path: Path) -> Non
     assert not path.exists()  # this round wants none
 
 
+def test_members_of_a_panel_are_counted_for_its_weights(tmp_path: Path) -> None:
+    panel = {"judge": "panel", "members": {"x": {"engine": "judge"}, "y": {"engine": "worse"}}}
+    pipeline = config(tmp_path, write_gold(tmp_path), ("judge", "worse"), judges={"three": panel}, map="none")
+    found = run(pipeline)
+    # y says the opposite of x: of the 4 + 4 wrong of x it has the right ones, and together they tie
+    assert found["members"] == {
+        "three": {"n": 20, "correct": 10.0}, "x": {"n": 20, "correct": 16.0}, "y": {"n": 20, "correct": 4.0},
+    }  # fmt: skip
+    gold = load_gold(str(Path(pipeline.run) / "calibration" / "calibration.json"))
+    assert gold.counts is not None and gold.counts["x"] == (16.0, 20)
+
+
+def test_scores_against_scores(tmp_path: Path) -> None:
+    """Four responses a prompt, scored 1 to 4 by people; the judge says the same, but one prompt upside down."""
+    rows = [
+        {
+            "prompt": f"Question {n}?",
+            "response": f"answer {n} worth {5 - k if n == 0 else k}",
+            "score": k,
+            "by": "ann",
+        }
+        for n in range(5)
+        for k in (1, 2, 3, 4)
+    ]
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pipeline = config(tmp_path, gold, ("scorer",), judges={"scores": {"judge": "pointwise", "read": "text"}})
+    found = run(pipeline)
+    assert (found["gold"]["scored"], found["gold"]["pairs"]) == (20, 30)  # six pairs a prompt
+    judge = found["judges"]["scores"]
+    assert judge["accuracy"]["value"] == pytest.approx(24 / 30)  # all six of the first prompt are wrong
+    # Σd² = 9 + 1 + 1 + 9 = 20 scores apart; by ranks with ties, r is that of the scores: 1 − 20 / (2 · 20 · 1.25)
+    assert judge["scores"]["spearman"]["value"] == pytest.approx(1 - 20 / (2 * 20 * 1.25))
+    assert judge["scores"]["mean"] == {"judge": 2.5, "people": 2.5}
+    assert judge["cost"]["calls"] == 20 and judge["order_consistency"] is None
+
+
 def documented(heading: str) -> list[str]:
     text = (Path(__file__).resolve().parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
     section = re.split(r"^#+ ", text.split(f"### {heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
@@ -436,6 +481,7 @@ def test_a_budget_stops_it_and_running_again_goes_on(tmp_path: Path, capsys: pyt
         ({}, ["--set", "calibrate.map=spline"], "calibrate.map"),
         ({}, ["--set", "calibrate.judges={x: {engine: nobody}}"], "calibrate.judges.x.engine: no engine 'nobody'"),
         ({}, ["--set", "calibrate.judges={x: {rubrik: y}}"], "judges.x.rubrik"),
+        ({}, ["--set", "calibrate.cascade={judges: [small]}"], "cascade.judges: no judge 'small'"),
         ({}, ["--set", "calibrate.gold=nothing.jsonl"], "nothing.jsonl: no such file"),
         ({}, ["--set", "engines.judge.function=calibrate_judges:mute"], "no pair has a usable judgment"),
     ],
