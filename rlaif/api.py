@@ -271,7 +271,34 @@ def evaluate(
         "evaluate": {"before": "before", "after": "after", "judges": ["judge"], **section},
         **general,
     }
-    return _run(raw, prompts, ["evaluate"], run, _evaluation)
+    return _run(raw, prompts, ["evaluate"], run, lambda folder: _figures(folder, "evaluation"))
+
+
+def calibrate(
+    gold: Data,
+    *,
+    engine: Engine,
+    rubric: str | None = None,
+    constitution: str | None = None,
+    run: str | Path | None = None,
+    judge: Mapping[str, Any] | None = None,
+    **section: Any,
+) -> dict[str, Any]:
+    """How far a judge agrees with people: what stands in calibration/calibration.json.
+
+    `gold`: rows with prompt, response_a, response_b and label (a, b or tie; `labels` of several raters), or a file or
+    recording of them. `judge`: other keys of `judge:` in a pipeline; `section`: the keys of `calibrate:`; `seed`,
+    `columns`, `budget` and `quiet` too. With `run`, the map can label: `pair.calibration`.
+    Errors: UserError.
+    """
+    general, section = _split(section)
+    raw = {
+        "engines": {"judge": _entry(engine)},
+        "judge": {"rubric": rubric, "constitution": constitution, **(judge or {})},
+        "calibrate": section,
+        **general,
+    }
+    return _run(raw, gold, ["calibrate"], run, lambda folder: _figures(folder, "calibration"))
 
 
 def report(run: str | Path, **section: Any) -> dict[str, Any]:
@@ -375,6 +402,8 @@ def _run_in(
     source = {"path": path, "columns": dict(columns)}
     if stages == ["evaluate"]:
         raw["evaluate"] = {**raw["evaluate"], "prompts": source}
+    elif stages == ["calibrate"]:
+        raw["calibrate"] = {**raw["calibrate"], "gold": source}
     else:
         raw["prompts"] = source
     config = configs.validate(Pipeline, raw, "rlaif")
@@ -432,10 +461,10 @@ def _on_run_folder(run: str | Path, stage: str, section: Mapping[str, Any]) -> N
     _outside_loop(lambda: pipelines.run(config, [stage], quiet=True, in_process=True))
 
 
-def _evaluation(folder: Path) -> dict[str, Any]:
+def _figures(folder: Path, name: str) -> dict[str, Any]:
     import json
 
-    found: dict[str, Any] = json.loads((folder / "evaluation" / "evaluation.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((folder / name / f"{name}.json").read_text(encoding="utf-8"))
     return found
 
 

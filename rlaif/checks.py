@@ -50,6 +50,15 @@ def _revise(context: Context) -> None:
     RevisionChain.from_section(section, context.engine)
 
 
+def _calibrate(context: Context) -> None:
+    from rlaif.stages import calibrate
+
+    sections = calibrate.sections_of(context.config)
+    calibrate.read(context.config, [])
+    for name, section in sections.items():
+        calibrate.judge_of(context, name, section)
+
+
 def _pair(context: Context) -> None:
     from rlaif.stages.pairing.gold import load_gold
     from rlaif.stages.selectors import selector
@@ -117,6 +126,7 @@ _CHECKS: dict[str, Callable[[Context], None]] = {
     "generate": _generate,
     "revise": _revise,
     "judge": _judge,
+    "calibrate": _calibrate,
     "pair": _pair,
     "evaluate": _evaluate,
 }

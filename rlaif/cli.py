@@ -17,11 +17,13 @@ STAGE_HELP = {
     "generate": "sample candidate responses for your prompts",
     "revise": "rewrite responses after a critique under a rubric or constitution, for supervised training",
     "judge": "judge responses that a run generated, or that your own file holds",
+    "calibrate": "compare judges with what people say: agreement, calibration maps, which judge to choose",
     "pair": "turn judgments into preferences (asks nothing)",
     "export": "write the preference dataset in TRL's columns (asks nothing)",
     "evaluate": "compare the trained policy with the starting one on held-out prompts",
     "report": "write report.html and report.json",
 }
+FROM_DATA = ("generate", "revise", "judge", "calibrate")  # commands that take the user's own data file as TARGET
 TRAINER_HELP = {
     "sft": "supervised fine-tuning on chosen or revised responses or demonstrations, on TRL",
     "reward": "a reward model: pairs, per-criterion scores or rankings, on TRL",
@@ -36,6 +38,7 @@ the config can be set with --set.
   rlaif judge answers.jsonl --run runs/mine --rubric helpfulness \\
         --engine openai --model my-model --base-url http://localhost:8000/v1
   rlaif pair runs/mine --set pair.min_margin=0.1         again, with another margin: no request is sent
+  rlaif calibrate runs/mine --gold people.jsonl          how far the judge agrees with people
 """
 
 
@@ -121,10 +124,10 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     run.set_defaults(func=_run)
     for stage, text in STAGE_HELP.items():
         command = commands.add_parser(stage, help=text, description=text, epilog=_EPILOG, **_raw())
-        data = ", or a data file" if stage in ("generate", "revise", "judge") else ""
+        data = ", or a data file" if stage in FROM_DATA else ""
         command.add_argument("target", metavar="TARGET", help=f"a pipeline (.yaml) or a run folder{data}")
         _common(command)
-        if stage in ("generate", "revise", "judge"):
+        if stage in FROM_DATA:
             _engine_flags(command, stage)
         command.set_defaults(func=_stage, stage=stage)
     _train_command(commands)
@@ -167,7 +170,9 @@ def _engine_flags(command: argparse.ArgumentParser, stage: str) -> None:
         "--columns", metavar="OURS=THEIRS", action="append", nargs="+", default=[],
         help="map columns of the data file, for example prompt=question",
     )  # fmt: skip
-    if stage in ("revise", "judge"):
+    if stage == "calibrate":
+        add("--gold", metavar="FILE", help="what people say: a data file or a recording (default: the config's)")
+    if stage != "generate":
         add("--rubric", metavar="NAME", help="a shipped rubric or a file")
         add("--constitution", metavar="NAME", help="a shipped constitution or a file")
         add("--params", metavar="NAME=VALUE", nargs="+", action="extend", default=[], help="of a recording")
@@ -238,6 +243,10 @@ def _execute(arguments: argparse.Namespace, config: Any, stages: list[str] | Non
         config, stages, retry=arguments.retry, force=arguments.force, quiet=arguments.quiet,
         say=lambda line: print(line, flush=True),
     )  # fmt: skip
+    if stages == ["calibrate"]:
+        from rlaif.stages.calibration import text
+
+        print(text.table(Path(config.run)))
     report = Path(config.run) / "report.html"
     ran_report = "report" in (stages if stages is not None else stages_of(config))
     print(f"report: {report}" if ran_report else f"run folder: {config.run}")

@@ -57,11 +57,11 @@ def _raw_config(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
     if path.suffix in (".yaml", ".yml") or shipped_pipeline(target):
         path = path if path.is_file() else shipped_pipeline(target) or path
         raw = configs.read_yaml(path)
-        if _RECORDING & raw.keys() and getattr(arguments, "stage", "") == "judge":
-            return _from_recording(arguments), f"rlaif judge {target}"
+        if _RECORDING & raw.keys() and getattr(arguments, "stage", "") in ("judge", "calibrate"):
+            return _from_recording(arguments), f"rlaif {arguments.stage} {target}"
         return raw, str(path)
     stage = getattr(arguments, "stage", "run")
-    if stage in ("generate", "revise", "judge", *TRAINERS):
+    if stage in ("generate", "revise", "judge", "calibrate", *TRAINERS):
         return _from_data(arguments, stage), _command(stage)
     if path.is_dir():
         raise ConfigError(f"{target}: not a run folder (it has no manifest.json)")
@@ -88,6 +88,8 @@ def _from_data(arguments: argparse.Namespace, stage: str) -> dict[str, Any]:
         return {"run": arguments.run, "train": {stage: {"model": arguments.model, "dataset": arguments.target}}}
     if not arguments.engine:
         raise ConfigError(f"rlaif {stage} {arguments.target}: name an engine with --engine (and --model)")
+    if stage == "calibrate":
+        return {"run": arguments.run, "calibrate": {"gold": {"path": arguments.target}}}
     raw: dict[str, Any] = {"run": arguments.run, "prompts": {"path": arguments.target}}
     if stage == "generate":
         raw["generate"] = {"samplers": [{"engine": "policy"}]}
@@ -102,33 +104,42 @@ def _from_recording(arguments: argparse.Namespace) -> dict[str, Any]:
     from rlaif import recordings
 
     if not arguments.run:
-        raise ConfigError(f"rlaif judge {arguments.target}: name the run folder with --run DIR")
+        raise ConfigError(f"rlaif {arguments.stage} {arguments.target}: name the run folder with --run DIR")
+    source = _recorded(arguments.target, arguments)
+    raw: dict[str, Any] = {"run": arguments.run, "prompts": source}
+    if arguments.stage == "calibrate":
+        raw = {"run": arguments.run, "calibrate": {"gold": source}}
+    if not arguments.engine:
+        raw["engines"] = {"judge": {"engine": "replay", **source}}
+        raw["judge"] = dict(recordings.load(arguments.target, source.get("params")).judge)
+        if not (arguments.rubric or arguments.constitution):
+            raw["judge"]["rubric"] = "as-recorded"
+    return raw
+
+
+def _recorded(path: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """A source, with what `--params` says of it where it is a recording."""
     params: dict[str, str] = {}
     for pair in arguments.params:
         name, equals, value = pair.partition("=")
         if not equals:
             raise ConfigError(f"--params {pair!r}: expected NAME=VALUE")
         params[name] = value
-    source = {"path": arguments.target, **({"params": params} if params else {})}
-    raw: dict[str, Any] = {"run": arguments.run, "prompts": source}
-    if not arguments.engine:
-        raw["engines"] = {"judge": {"engine": "replay", **source}}
-        raw["judge"] = dict(recordings.load(arguments.target, params).judge)
-        if not (arguments.rubric or arguments.constitution):
-            raw["judge"]["rubric"] = "as-recorded"
-    return raw
+    return {"path": path, **({"params": params} if params else {})}
 
 
 def _apply_flags(raw: dict[str, Any], arguments: argparse.Namespace) -> None:
     if arguments.run is not None:
         raw["run"] = arguments.run
     stage = getattr(arguments, "stage", "run")
+    if stage == "calibrate" and arguments.gold:
+        raw["calibrate"] = {**(raw.get("calibrate") or {}), "gold": _recorded(arguments.gold, arguments)}
     if arguments.limit is not None:
         _limited_source(raw, stage)["limit"] = arguments.limit
     for flag in ("max_requests", "max_cost"):
         if getattr(arguments, flag) is not None:
             raw.setdefault("budget", {})[flag] = getattr(arguments, flag)
-    if stage in ("generate", "revise", "judge"):
+    if stage in ("generate", "revise", "judge", "calibrate"):
         _apply_engine_flags(raw, arguments, stage)
     if stage in TRAINERS and arguments.model:
         raw["train"] = raw.get("train") or {}
@@ -137,7 +148,9 @@ def _apply_flags(raw: dict[str, Any], arguments: argparse.Namespace) -> None:
 
 def _limited_source(raw: dict[str, Any], stage: str) -> dict[str, Any]:
     """The prompts that `--limit` is about: those that the command reads, and no others."""
-    if stage == "evaluate":
+    if stage == "calibrate":
+        source = _gold(raw)
+    elif stage == "evaluate":
         source = (raw.get("evaluate") or {}).get("prompts")
     elif stage in ("run", "generate") or (stage in ("revise", "judge") and not raw.get("generate")):
         source = raw.get("prompts")
@@ -148,22 +161,34 @@ def _limited_source(raw: dict[str, Any], stage: str) -> dict[str, Any]:
     return source
 
 
+def _gold(raw: dict[str, Any]) -> dict[str, Any] | None:
+    """The source under `calibrate:`, as a mapping that can be changed."""
+    section = raw.get("calibrate")
+    if not isinstance(section, dict) or not section.get("gold"):
+        return None
+    if isinstance(section["gold"], str):
+        section["gold"] = {"path": section["gold"]}
+    return section["gold"] if isinstance(section["gold"], dict) else None
+
+
 def _apply_engine_flags(raw: dict[str, Any], arguments: argparse.Namespace, stage: str) -> None:
+    named = "judge" if stage == "calibrate" else stage  # the section that the flags are about
     given = {key: getattr(arguments, flag) for flag, key in _ENGINE_FLAGS.items() if getattr(arguments, flag)}
     if given:
-        role = "policy" if stage == "generate" else (raw.get(stage) or {}).get("engine", _ROLES[stage])
+        role = "policy" if stage == "generate" else (raw.get(named) or {}).get("engine", _ROLES[named])
         entry = raw.setdefault("engines", {}).setdefault(role, {})
         entry.update(given)
     for pair in (pair for pairs in arguments.columns for pair in pairs):
         ours, equals, theirs = pair.partition("=")
         if not equals or not ours or not theirs:
             raise ConfigError(f"--columns {pair!r}: expected OURS=THEIRS, for example prompt=question")
-        if not isinstance(raw.get("prompts"), dict):
+        source = _gold(raw) if stage == "calibrate" else raw.get("prompts")
+        if not isinstance(source, dict):
             raise ConfigError("--columns: this config reads no data")
-        raw["prompts"].setdefault("columns", {})[ours] = theirs
-    if stage in _ROLES:
-        section = raw.get(stage) or {}
-        raw[stage] = section
+        source["columns"] = {**(source.get("columns") or {}), ours: theirs}
+    if stage in _ROLES or (stage == "calibrate" and (arguments.rubric or arguments.constitution)):
+        section = raw.get(named) or {}
+        raw[named] = section
         for name, other in (("rubric", "constitution"), ("constitution", "rubric")):
             if getattr(arguments, name):
                 section[name] = getattr(arguments, name)

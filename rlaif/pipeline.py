@@ -225,7 +225,7 @@ def _reasked(folder: RunFolder, retry: str) -> set[str]:
     if retry not in ("error", "unparsed"):
         raise ConfigError(f"--retry {retry}: allowed are error, unparsed")
     again: set[str] = set()
-    tables = {"judge": "judgments", "evaluate": "evaluation/judgments"}
+    tables = {"judge": "judgments", "calibrate": "calibration/judgments", "evaluate": "evaluation/judgments"}
     for stage, table in tables.items():
         if folder.table(table).exists():
             rows = [row for row in folder.read(table, Judgment) if row.status == retry]

@@ -72,6 +72,8 @@ def dry_run(config: Pipeline, stages: list[str] | None = None) -> str:
         loads |= {f"judge: {role}" if several else "judge": load for role, load in by_role.items()}
         outlook: list[str] = getattr(judge, "outlook", list)()
         lines += ["", "one request to the judge:", *_shown(messages), *(f"judge: {line}" for line in outlook)]
+    if config.calibrate and "calibrate" in wanted:
+        loads |= _calibrate_loads(context)
     if config.evaluate and "evaluate" in wanted:
         loads |= _evaluate_loads(context)
     if any(name in TRAINERS for name in wanted):
@@ -163,6 +165,26 @@ def _load_of(context: Context, role: str, requests: Sequence[Request], scale: fl
     most_out = sum(request.max_tokens for request in requests)
     load = _Load(round(len(requests) * scale), round(tokens * scale), round(most_out * scale))
     return load.priced(context.engine_spec(role).price)
+
+
+def _calibrate_loads(context: Context) -> dict[str, _Load]:
+    """Each judge looks at all of gold."""
+    from rlaif.stages import calibrate
+
+    people = calibrate.read(context.config, [])
+    loads = {}
+    for name, section in calibrate.sections_of(context.config).items():
+        judge = calibrate.judge_of(context, name, section)
+        todo = calibrate.tasks_of(judge, people, context.config.seed)
+        asked: dict[str, dict[str, Request]] = {}
+        for task in todo[:_SAMPLED]:
+            for request in planned(judge, task):
+                asked.setdefault(request.role, {})[content_key(request)] = request
+        scale = len(todo) / max(1, min(len(todo), _SAMPLED))
+        for role, requests in asked.items():
+            named = f"calibrate: {name}" if len(asked) == 1 else f"calibrate: {name}: {role}"
+            loads[named] = _load_of(context, role, list(requests.values()), scale)
+    return loads
 
 
 def _evaluate_loads(context: Context) -> dict[str, _Load]:

@@ -103,7 +103,7 @@ def test_reasons_are_those_of_the_code():
     found |= {("revise", f"revision_{status}") for status in STATUSES if status != "ok"}
     exporting = (stages / "export.py").read_text() + (stages / "kinds.py").read_text()
     found |= {("export", reason) for reason in re.findall(r'reason="(\w+)"', exporting)}
-    assert found == documented
+    assert found == {row for row in documented if row[0] != "calibrate"}
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def test_every_file_of_a_run_is_in_the_doc(run):
     found = {item.name + "/" * item.is_dir() for item in run.iterdir() if not item.name.startswith(".")}
     assert found <= documented
     others = {f"{kind.folder}/" for kind in KINDS.values() if kind.name != "pair"}
-    assert documented - found == {"reasks.txt", "models/", "evaluation/"} | others
+    assert documented - found == {"reasks.txt", "models/", "evaluation/", "calibration/"} | others
 
 
 def table_of_files() -> list[list[str]]:

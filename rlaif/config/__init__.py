@@ -5,6 +5,7 @@ Paths in a config are relative to the working folder; `shipped:NAME/…` is a fi
 """
 
 from rlaif.config.base import Section, Source, apply_override, read_yaml, telling_fault, validate
+from rlaif.config.calibration import CalibrateSection
 from rlaif.config.data import Budget, EngineSpec, ExportSection, GenerateSection, Price, Sampler
 from rlaif.config.evaluation import EvaluateSection, ReportSection
 from rlaif.config.judging import JudgeSection, PairSection, ReviseSection
@@ -13,6 +14,7 @@ from rlaif.config.training import DPOSection, KTOSection, Replay, RewardSection,
 
 __all__ = [
     "Budget",
+    "CalibrateSection",
     "DPOSection",
     "EngineSpec",
     "EvaluateSection",

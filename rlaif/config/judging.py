@@ -139,6 +139,11 @@ class PairSection(Section):
     panel: Literal["mean", "majority", "weighted", "dawid_skene"] = "mean"
     panel_gold: str | None = None  # a .json with each member's count, or .jsonl of Gold records of this run's pairs
 
+    # a map from the judge's P(a better) to people's, for soft labels: run:calibration (of this run), or the path of a
+    # calibration.json; and which of its judges labelled (default: its only one). Thresholds apply to what it gives
+    calibration: str | None = None
+    calibration_judge: str | None = None
+
     @model_validator(mode="after")
     def _weights_need_gold(self) -> PairSection:
         if self.panel in ("weighted", "dawid_skene") and self.panel_gold is None:

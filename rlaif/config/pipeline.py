@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from rlaif.config.base import Section, Source, apply_override, read_yaml, validate
+from rlaif.config.calibration import CalibrateSection
 from rlaif.config.data import Budget, EngineSpec, ExportSection, GenerateSection
 from rlaif.config.evaluation import EvaluateSection, ReportSection
 from rlaif.config.judging import JudgeSection, PairSection, ReviseSection
@@ -23,6 +24,7 @@ class Pipeline(Section):
     generate: GenerateSection | None = None
     revise: ReviseSection | None = None
     judge: JudgeSection | None = None
+    calibrate: CalibrateSection | None = None
     pair: PairSection | None = None
     export: ExportSection | None = None
     train: TrainSection | None = None
@@ -54,6 +56,9 @@ class Pipeline(Section):
             used.append(("revise.engine", self.revise.engine))
         if self.judge:
             used += [("judge.engine", role) for role in self.judge.roles]
+        if self.calibrate:
+            for name, section in self.calibrate.sections(self.judge).items():
+                used += [(f"calibrate.judges.{name}.engine", role) for role in section.roles]
         if self.evaluate:
             used += [("evaluate.judges", name) for name in self.evaluate.judges]
             used += [("evaluate.before", self.evaluate.before)] if self.evaluate.before else []

@@ -117,7 +117,7 @@ def _responses(
     found: dict[str, Response] = {}
     for candidate, source, meta in _candidates(item, group, layout, mapping):
         try:
-            response = _response(candidate, source, meta, item.prompt, sample=len(found))
+            response = as_response(candidate, source, meta, item.prompt, sample=len(found))
         except Drop as drop:
             on_drop(dropped(item, drop.reason, drop.detail))
             continue
@@ -160,7 +160,7 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [ABSENT]
 
 
-def _response(value: Any, source: str, meta: dict[str, Any], prompt: Prompt, sample: int) -> Response:
+def as_response(value: Any, source: str, meta: dict[str, Any], prompt: Prompt, sample: int) -> Response:
     own_id = None
     if isinstance(value, Mapping) and "text" in value:
         own_id = value.get("id")

@@ -1,4 +1,4 @@
-"""Means, proportions, agreement, win rates, and their intervals.
+"""Means, proportions, win rates, correlations, and their intervals.
 
 Pure functions over one-dimensional arrays. A value that could not be had is NaN or None in the input and is left out,
 never counted as a number; what cannot be computed (nothing left, no variation) comes back as None, never as NaN.
@@ -157,32 +157,6 @@ def first_position_rate(p_first: Column) -> Estimate | None:
     return proportion(outcomes(p_first))
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """`accuracy`: share of equal labels. `kappa`: agreement beyond chance, None where chance alone explains all."""
-
-    accuracy: Estimate
-    kappa: float | None
-    n: int
-
-
-def agreement(ours: Sequence[Any], theirs: Sequence[Any]) -> Agreement | None:
-    """Two raters on the same items: accuracy and Cohen's κ = (pₒ − pₑ) / (1 − pₑ) (Cohen 1960, eq. 1).
-
-    Labels may be anything that compares; an item that either rater left at None is left out.
-    """
-    pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None]
-    if not pairs:
-        return None
-    n = len(pairs)
-    accuracy = proportion([float(a == b) for a, b in pairs])
-    assert accuracy is not None
-    labels = {label for pair in pairs for label in pair}
-    expected = sum(sum(a == x for a, _ in pairs) * sum(b == x for _, b in pairs) for x in labels) / n**2
-    kappa = None if expected >= 1 else (accuracy.value - expected) / (1 - expected)
-    return Agreement(accuracy, kappa, n)
-
-
 def correlations(columns: Mapping[str, Column], min_n: int = 3) -> dict[str, dict[str, float | None]]:
     """Pearson's r between every two columns, over the rows that both have: how principles agree on the same pairs.
 
@@ -193,38 +167,6 @@ def correlations(columns: Mapping[str, Column], min_n: int = 3) -> dict[str, dic
     if len({x.size for x in data.values()}) > 1:
         raise ValueError("columns differ in length: " + ", ".join(f"{k} {v.size}" for k, v in data.items()))
     return {a: {b: _pearson(data[a], data[b], min_n) for b in data} for a in data}
-
-
-def brier(probabilities: Column, truths: Column) -> float | None:
-    """Mean of (p − y)², y in {0, 1} or a probability (Brier 1950): 0 is perfect, ¼ is always saying ½."""
-    p, y = _kept(probabilities, _floats(truths))
-    return None if p.size == 0 else float(np.mean((p - y) ** 2))
-
-
-def reliability(probabilities: Column, truths: Column, n_bins: int = 10) -> list[dict[str, float]]:
-    """The reliability diagram: equal-width bins of p that hold anything, as {low, high, predicted, observed, n}."""
-    p, y = _kept(probabilities, _floats(truths))
-    which = np.minimum((p * n_bins).astype(int), n_bins - 1)
-    rows = []
-    for index in np.unique(which):
-        inside = which == index
-        rows.append(
-            {
-                "low": float(index / n_bins),
-                "high": float((index + 1) / n_bins),
-                "predicted": float(p[inside].mean()),
-                "observed": float(y[inside].mean()),
-                "n": int(inside.sum()),
-            }
-        )
-    return rows
-
-
-def expected_calibration_error(probabilities: Column, truths: Column, n_bins: int = 10) -> float | None:
-    """Σ (n_b / N) · |observed_b − predicted_b| over bins (Naeini et al. 2015; Guo et al. 2017, eq. 3)."""
-    rows = reliability(probabilities, truths, n_bins)
-    total = sum(row["n"] for row in rows)
-    return sum(row["n"] * abs(row["observed"] - row["predicted"]) for row in rows) / total if total else None
 
 
 def describe(values: Column) -> dict[str, float] | None:

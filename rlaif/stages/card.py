@@ -68,6 +68,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     dropped: dict[str, int]
     judges: list[JudgeFigures]
     settings: dict[str, Any]
+    calibration: dict[str, Any] = {}  # the map that the probabilities went through, and what it was fitted on
 
 
 def collect(config: Pipeline, folder: RunFolder, splits: Mapping[str, int]) -> Facts:
@@ -90,6 +91,7 @@ def collect(config: Pipeline, folder: RunFolder, splits: Mapping[str, int]) -> F
         },
         dropped=dict(sorted(dropped.items())),
         judges=judge_figures(folder.read("judgments", Judgment) if folder.table("judgments").exists() else ()),
+        calibration=counts.get("pair", {}).get("calibration", {}),
         settings={
             **({"revise": config.revise.model_dump(mode="json")} if config.revise else {}),
             "pair": config.pair.model_dump(mode="json") if config.pair else {},
@@ -177,6 +179,7 @@ def render(
         "## Who wrote and who judged",
         _table(("role", "model", "identity"), engines),
         *(_judge_section(figures) for figures in facts.judges),
+        _calibration(facts.calibration),
         "## What became of the rows",
         _table(("stage", "counts"), stages),
         _table(("dropped", "rows"), facts.dropped.items()) if facts.dropped else "Nothing was dropped.",
@@ -195,6 +198,22 @@ _FEATURES: dict[str, dict[str, Any]] = {
     "doubles": {"list": "float64"},
     "strings": {"list": "string"},
 }
+
+
+def _calibration(about: Mapping[str, Any]) -> str:
+    """Which map the probabilities went through; "" where they are the judge's own."""
+    if not about:
+        return ""
+    rows = [
+        ("fitted for judge", about["judge"]),
+        ("kind", about["kind"]),
+        ("fitted on pairs labelled by people", about["fitted_on"]),
+        ("maps of their own", f"{about['by']}: {', '.join(about['slices'])}" if about["slices"] else "none"),
+        ("pairs by map", ", ".join(f"{n} {name}" for name, n in about["pairs"].items())),
+        ("sha256 of calibration.json", about["sha256"]),
+    ]
+    note = "`probability` is the judge's, mapped to what people say; `judge_margin` is the judge's own."
+    return f"### Calibration\n\n{note}\n\n" + _table(("", ""), rows)
 
 
 def _feature(column: Column) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from rlaif.config import PairSection
 from rlaif.errors import DataError
 from rlaif.records import Dropped, Judgment, Preference, Response, make_id
 from rlaif.stages.base import Context, count_reasons
+from rlaif.stages.calibration.applying import LabelMap, label_map
 from rlaif.stages.pairing.gold import load_gold
 from rlaif.stages.pairing.orders import Opinion, opinion
 from rlaif.stages.pairing.panels import assemble
@@ -116,7 +117,8 @@ def run(context: Context) -> dict[str, Any]:
 
     selector(section.select)
     found = comparisons(checked(), section, standards=Standards.of(config.judge))
-    preferences, dropped = _selected(found.results, section)
+    mapping = label_map(section, folder)
+    preferences, dropped = _selected(found.results, section, mapping)
     folder.write("preferences", preferences)
     folder.drop(STAGE, dropped)
     met = {pair_id(prompt_id, *ids) for prompt_id, pairs in found.results.items() for ids in pairs}
@@ -127,6 +129,7 @@ def run(context: Context) -> dict[str, Any]:
         "not_selected": len(met - {row.id for row in preferences} - {row.id for row in dropped}),
         "dropped": count_reasons(dropped),
         **({"panel": found.panel} if found.panel else {}),
+        **({"calibration": mapping.provenance} if mapping else {}),
     }
 
 
@@ -140,7 +143,9 @@ def _check_ids(judgment: Judgment, owner: Mapping[str, str]) -> None:
             )
 
 
-def _selected(results: Results, section: PairSection) -> tuple[list[Preference], list[Dropped]]:
+def _selected(
+    results: Results, section: PairSection, mapping: LabelMap | None = None
+) -> tuple[list[Preference], list[Dropped]]:
     select = selector(section.select)
     preferences: list[Preference] = []
     dropped: list[Dropped] = []
@@ -152,6 +157,7 @@ def _selected(results: Results, section: PairSection) -> tuple[list[Preference],
             ids = (min(chosen.first_id, chosen.second_id), max(chosen.first_id, chosen.second_id))
             if ids in failed:  # a selector may infer a pair that did not meet, never one whose judgments failed
                 continue
+            chosen = mapping(chosen) if mapping else chosen
             reason = chosen.drop or _weak(chosen.difference, section.min_margin)
             if reason:
                 dropped.append(_drop(prompt_id, ids, reason))

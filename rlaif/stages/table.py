@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from rlaif.config import ExportSection, Pipeline, Source
+from rlaif.config import ExportSection, JudgeSection, Pipeline, Source
 from rlaif.config.data import dataset_folder
 from rlaif.config.training import TRAINERS
 from rlaif.errors import ConfigError
@@ -20,6 +20,7 @@ from rlaif.judges.revision import frames_of
 from rlaif.paths import resolve
 from rlaif.recordings import files_of, is_recording
 from rlaif.rubric import load_standard
+from rlaif.stages.calibration.applying import path_of
 from rlaif.store import STAGES
 
 RUN = "run:"  # `model: run:sft` is what this run trained as sft
@@ -151,6 +152,24 @@ def _pair_files(config: Pipeline) -> Iterator[Path]:
     yield from _standard_files(config)
     if config.pair and config.pair.panel_gold:
         yield resolve(config.pair.panel_gold, Path())
+    if config.pair and config.pair.calibration:
+        yield path_of(config.pair.calibration, Path(config.run))
+
+
+def _calibrated(config: Pipeline) -> list[JudgeSection]:
+    """The judges that calibrate asks."""
+    return list(config.calibrate.sections(config.judge).values()) if config.calibrate else []
+
+
+def _calibrate_roles(config: Pipeline) -> Sequence[str]:
+    return list(dict.fromkeys(role for section in _calibrated(config) for role in section.roles))
+
+
+def _calibrate_files(config: Pipeline) -> Iterator[Path]:
+    if config.calibrate:
+        yield from _source_files(config.calibrate.gold)
+    for section in _calibrated(config):
+        yield from _standard_files(config.model_copy(update={"judge": section}))
 
 
 def _evaluate_files(config: Pipeline) -> Iterator[Path]:
@@ -228,6 +247,16 @@ _ALL = [
         code=_judge_code,
         files=_standard_files,
         writes=lambda config: ["judgments.jsonl"],
+    ),
+    Stage(
+        name="calibrate",
+        where="rlaif.stages.calibrate:run",
+        sections=("calibrate", "judge", "pair"),
+        reads=("reasks.txt",),
+        roles=_calibrate_roles,
+        code=lambda config: _own(section.judge for section in _calibrated(config)),
+        files=_calibrate_files,
+        writes=lambda config: ["calibration/calibration.json", "calibration/disagreements.jsonl"],
     ),
     Stage(
         name="pair",

@@ -141,25 +141,6 @@ def test_first_position_rate() -> None:
     assert found is not None and found.value == 0.625
 
 
-def test_agreement_and_kappa() -> None:
-    # 2×2 table yes/yes 20, yes/no 5, no/yes 10, no/no 15: pₒ = .7, pₑ = .5·.6 + .5·.4 = .5, κ = .4
-    ours = ["y"] * 25 + ["n"] * 25
-    theirs = ["y"] * 20 + ["n"] * 5 + ["y"] * 10 + ["n"] * 15
-    found = metrics.agreement([*ours, None], [*theirs, "y"])
-    assert found is not None and found.n == 50
-    assert found.accuracy.value == 0.7 and found.kappa == pytest.approx(0.4)
-
-
-def test_kappa_without_variation_is_none() -> None:
-    found = metrics.agreement(["y", "y"], ["y", "y"])
-    assert found is not None and found.accuracy.value == 1 and found.kappa is None
-
-
-def test_kappa_below_chance() -> None:
-    found = metrics.agreement(["a", "b"], ["b", "a"])  # pₒ = 0, pₑ = ½
-    assert found is not None and found.kappa == -1
-
-
 def test_correlations() -> None:
     found = metrics.correlations(
         {"up": [0.1, 0.2, 0.3, None], "down": [0.9, 0.8, 0.7, 0.1], "flat": [0.5, 0.5, 0.5, 0.5]}
@@ -170,14 +151,6 @@ def test_correlations() -> None:
     assert metrics.correlations({"a": [1, 2, 3], "b": [1, 3, 2]})["a"]["b"] == pytest.approx(0.5)
     assert metrics.correlations({"a": [1, 2], "b": [1, 2]})["a"]["b"] is None
     assert metrics.correlations({}) == {}
-
-
-def test_brier_and_calibration() -> None:
-    p, y = [0.9, 0.9, 0.2, 0.2], [1, 0, 0, 0]
-    assert metrics.brier(p, y) == pytest.approx((0.01 + 0.81 + 0.04 + 0.04) / 4)
-    # bins: predicted .9 observed .5 (n 2); predicted .2 observed 0 (n 2): (2·.4 + 2·.2)/4
-    assert metrics.expected_calibration_error(p, y) == pytest.approx(0.3)
-    assert metrics.reliability([1.0], [1])[0]["low"] == pytest.approx(0.9)  # p = 1 belongs to the last bin
 
 
 def test_describe() -> None:

@@ -8,7 +8,7 @@ the common kinds of colour blindness) as fallback. All text is escaped here: cal
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -223,6 +223,36 @@ def density(counts: NDArray[np.int_], title: str, x_label: str, y_label: str) ->
     parts += _y_axis(y, y_label, about=4, grid=False, left=x.start)
     parts += _x_axis(x, _TOP + size, x_label, about=4, end=x.end)
     return _svg(parts, _TOP + size + 44, title)
+
+
+def reliability(series: Sequence[tuple[str, Sequence[Mapping[str, float]], str]], title: str) -> str:
+    """How sure a judge is against how often it is right, from ½ to 1; on the diagonal it can be taken at its word.
+
+    `series`: (name, bins as {"predicted", "observed", "n"}, colour). A dot's area is its share of the pairs.
+    """
+    size = 220
+    bins = [row for _, rows, _ in series for row in rows]
+    low = min([0.5, *(row["observed"] for row in bins)])
+    x = _Scale(0.5, 1, _LEFT + 20, _LEFT + 20 + size)
+    y = _Scale(low - 0.03 if low < 0.5 else 0.5, 1, _TOP + size, _TOP)
+    parts = _y_axis(y, "share that was right", left=x.start)
+    parts.append(
+        f'<path d="M{x(0.5):.1f} {y(0.5):.1f}L{x(1):.1f} {y(1):.1f}" stroke="{_INK}" stroke-dasharray="3 3"/>'
+    )
+    for _, rows, colour in series:
+        total = sum(row["n"] for row in rows) or 1
+        path = "L".join(f"{x(row['predicted']):.1f} {y(row['observed']):.1f}" for row in rows)
+        parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>' if rows else "")
+        for row in rows:
+            radius = 2.5 + 9 * math.sqrt(row["n"] / total)
+            parts.append(
+                f'<circle cx="{x(row["predicted"]):.1f}" cy="{y(row["observed"]):.1f}" r="{radius:.1f}" '
+                f'fill="{colour}" fill-opacity=".55" stroke="{colour}"/>'
+            )
+    bottom = _TOP + size
+    parts += _x_axis(x, bottom, "how sure the judge is", end=x.end)
+    names = [(name, colour) for name, _, colour in series if name]
+    return _svg([*parts, *_legend(names, bottom + 62)], bottom + 70 + 20 * max(0, len(names) - 1), title)
 
 
 class _Scale:

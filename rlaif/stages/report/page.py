@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from rlaif.stages.report import cards, charts, matches, summary
+from rlaif.stages.report import cards, charts, matches, people, summary
 from rlaif.stages.report.collect import Example, ReportData
 from rlaif.stages.report.labels import p_first, standard_of
 from rlaif.stages.report.remarks import remarks
@@ -39,6 +39,8 @@ def context(data: ReportData, title: str | None = None) -> dict[str, Any]:
         "principles": _principle_rows(data),
         "matrix": _matrix(data),
         "criteria": cards.criterion_cards(data),
+        "people_cards": people.cards(data),
+        "people": people.section(data),
         "pair_cards": cards.pair_cards(data),
         "training_cards": cards.training_cards(data),
         "policy_cards": cards.policy_cards(data),

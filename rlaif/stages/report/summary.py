@@ -32,6 +32,7 @@ def summarise(data: ReportData) -> dict[str, Any]:
         "oracle": oracle(data),
         "oracle_win_rate": estimate(data.evaluation.get("oracle_win_rate")),
         "judge_minus_oracle": gap(data),
+        "calibration": calibration(data),
         "counts": {
             "prompts": data.n_prompts,
             "responses": data.n_responses,
@@ -135,6 +136,18 @@ def gap(data: ReportData) -> dict[str, Any] | None:
     if isinstance(raw, Mapping) and "value" not in raw:
         raw = raw.get(labelling_judge(data))
     return estimate(raw)
+
+
+def calibration(data: ReportData) -> dict[str, Any] | None:
+    """Accuracy of each judge against people, and the choice; None where nothing was calibrated."""
+    if not data.calibration:
+        return None
+    judges = data.calibration.get("judges") or {}
+    return {
+        "pairs": (data.calibration.get("gold") or {}).get("pairs"),
+        "accuracy": {name: estimate(row.get("accuracy")) for name, row in judges.items()},
+        "choice": data.calibration.get("choice"),
+    }
 
 
 def dropped(data: ReportData) -> dict[str, dict[str, int]]:
