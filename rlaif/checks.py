@@ -60,6 +60,16 @@ def _pair(context: Context) -> None:
             load_gold(section.panel_gold)
 
 
+def _audit(context: Context) -> None:
+    from rlaif.stages.audit import gates, injection
+
+    section = context.config.audit
+    if section is not None:
+        gates.check_names(section.gates)
+        if section.injection is not None:
+            injection.prepared(context)
+
+
 def _evaluate(context: Context) -> None:
     from rlaif.stages.evaluate import find_metric, judges_of
 
@@ -113,5 +123,6 @@ _CHECKS: dict[str, Callable[[Context], None]] = {
     "revise": _revise,
     "judge": _judge,
     "pair": _pair,
+    "audit": _audit,
     "evaluate": _evaluate,
 }

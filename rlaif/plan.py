@@ -71,6 +71,8 @@ def dry_run(config: Pipeline, stages: list[str] | None = None) -> str:
         loads |= {f"judge: {role}" if several else "judge": load for role, load in by_role.items()}
         outlook: list[str] = getattr(judge, "outlook", list)()
         lines += ["", "one request to the judge:", *_shown(messages), *(f"judge: {line}" for line in outlook)]
+    if config.audit and config.audit.injection and "audit" in wanted:
+        loads["audit: injection"] = _injection_load(context, groups)
     if config.evaluate and "evaluate" in wanted:
         loads |= _evaluate_loads(context)
     if any(name in TRAINERS for name in wanted):
@@ -162,6 +164,23 @@ def _load_of(context: Context, role: str, requests: Sequence[Request], scale: fl
     most_out = sum(request.max_tokens for request in requests)
     load = _Load(round(len(requests) * scale), round(tokens * scale), round(most_out * scale))
     return load.priced(context.engine_spec(role).price)
+
+
+def _injection_load(context: Context, groups: list[tuple[Prompt, list[Response]]]) -> _Load:
+    """Every attack on every pair. The run's own pairs as they are have been judged already; a file's have not."""
+    from rlaif.stages.audit import injection
+
+    section = context.config.audit.injection if context.config.audit else None
+    assert section is not None
+    judge_section, judge, attacks = injection.prepared(context)
+    if section.pairs is not None or context.folder.table("preferences").exists():
+        pairs = [(task.prompt, list(task.responses)) for task in injection.tasks(context, section)]
+    else:
+        pairs = [(prompt, responses[:2]) for prompt, responses in groups if len(responses) > 1][: section.n]
+    role = judge_section.engine
+    attacked = [(prompt, injection.stand_ins(responses, attack)) for prompt, responses in pairs for attack in attacks]
+    load, _ = _judge_load(context, judge, attacked, role)
+    return load.plus(_judge_load(context, judge, pairs, role)[0]) if section.pairs is not None else load
 
 
 def _evaluate_loads(context: Context) -> dict[str, _Load]:

@@ -3,6 +3,7 @@
 rates        means, proportions, win rates and their intervals
 ranking      strengths from comparisons: Bradley–Terry with ties, Elo, Borda
 selective    when a judge may be believed: thresholds with a promise, for cascades
+regression   logistic regression with intervals that allow for clusters
 """
 
 from rlaif.metrics.rates import (
@@ -27,6 +28,7 @@ from rlaif.metrics.rates import (
     wilson,
     win_rate,
 )
+from rlaif.metrics.regression import logistic
 
 __all__ = [
     "RESAMPLES",
@@ -41,6 +43,7 @@ __all__ = [
     "expected_calibration_error",
     "first_position_rate",
     "length_controlled_win_rate",
+    "logistic",
     "mean",
     "order_consistency",
     "outcomes",
