@@ -118,7 +118,7 @@ def family(material: Material) -> Part:
     others = _grouped(material.meetings, lambda row: f"{row.prompt_id}\0{row.a}\0{row.b}\0{row.standard}")
     for row in material.meetings:
         own, sides = material.families.of_model(row.model), _sides(material, row)
-        if not own or (sides[0] == own) == (sides[1] == own):
+        if "" in (own, *sides) or (sides[0] == own) == (sides[1] == own):
             continue
         won = _won(row, sides[0] == own)
         rows.append((row.model, won, row.prompt_id))

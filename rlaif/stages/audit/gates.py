@@ -23,16 +23,17 @@ def check_names(gates: Iterable[str]) -> None:
 
 
 def judged(gates: Mapping[str, Gate], figures: Mapping[str, Found]) -> list[dict[str, Any]]:
-    """One row a gate: name, min, max, value, passed, and a reason where it failed or there is no value."""
+    """One row a gate: name, min, max, value, low, high, passed, and a reason where it failed or there is no value."""
     return [_row(name, gate, figures.get(name, Missing("not measured"))) for name, gate in gates.items()]
 
 
 def _row(name: str, gate: Gate, found: Found) -> dict[str, Any]:
     value = found.value if isinstance(found, Estimate) else None
-    row: dict[str, Any] = {"name": name, "min": gate.min, "max": gate.max, "value": value}
+    row: dict[str, Any] = {"name": name, "min": gate.min, "max": gate.max, "value": value, "low": None, "high": None}
     row |= {"passed": True, "reason": None}
     if isinstance(found, Missing):
         return row | {"passed": gate.missing == "pass", "reason": f"could not be computed: {found.reason}"}
+    row |= {"low": found.low, "high": found.high}
     if gate.min is not None and found.value < gate.min:
         return row | {"passed": False, "reason": f"below min {gate.min:g}"}
     if gate.max is not None and found.value > gate.max:
@@ -49,7 +50,8 @@ def failure(rows: Iterable[Mapping[str, Any]]) -> str | None:
             bounds = ", ".join(f"{side} {row[side]:g}" for side in ("min", "max") if row[side] is not None)
             parts.append(f"{row['name']} ({bounds}) {row['reason']} (missing: pass would let it through)")
         else:
-            parts.append(f"{row['name']} {row['value']:.4g} is {row['reason']}")
+            sure = "" if row["low"] is None else f" ({row['low']:.3g} to {row['high']:.3g})"
+            parts.append(f"{row['name']} {row['value']:.4g}{sure} is {row['reason']}")
     if not parts:
         return None
     return ("gate failed: " if len(parts) == 1 else f"{len(parts)} gates failed: ") + "; ".join(parts)
