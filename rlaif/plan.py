@@ -72,7 +72,7 @@ def dry_run(config: Pipeline, stages: list[str] | None = None) -> str:
         outlook: list[str] = getattr(judge, "outlook", list)()
         lines += ["", "one request to the judge:", *_shown(messages), *(f"judge: {line}" for line in outlook)]
     if config.audit and config.audit.injection and "audit" in wanted:
-        loads["audit: injection"] = _injection_load(context, groups)
+        loads |= _injection_loads(context, groups)
     if config.evaluate and "evaluate" in wanted:
         loads |= _evaluate_loads(context)
     if any(name in TRAINERS for name in wanted):
@@ -166,21 +166,23 @@ def _load_of(context: Context, role: str, requests: Sequence[Request], scale: fl
     return load.priced(context.engine_spec(role).price)
 
 
-def _injection_load(context: Context, groups: list[tuple[Prompt, list[Response]]]) -> _Load:
+def _injection_loads(context: Context, groups: list[tuple[Prompt, list[Response]]]) -> dict[str, _Load]:
     """Every attack on every pair. The run's own pairs as they are have been judged already; a file's have not."""
     from rlaif.stages.audit import injection
 
-    section = context.config.audit.injection if context.config.audit else None
-    assert section is not None
-    judge_section, judge, attacks = injection.prepared(context)
-    if section.pairs is not None or context.folder.table("preferences").exists():
-        pairs = [(task.prompt, list(task.responses)) for task in injection.tasks(context, section)]
+    section, judging = context.config.audit, context.config.judge
+    assert section is not None and section.injection is not None and judging is not None
+    _, judge, attacks = injection.prepared(context)
+    if section.injection.pairs is not None or context.folder.table("preferences").exists():
+        pairs = [(task.prompt, list(task.responses)) for task in injection.tasks(context, section.injection)]
     else:
-        pairs = [(prompt, responses[:2]) for prompt, responses in groups if len(responses) > 1][: section.n]
-    role = judge_section.engine
-    attacked = [(prompt, injection.stand_ins(responses, attack)) for prompt, responses in pairs for attack in attacks]
-    load, _ = _judge_load(context, judge, attacked, role)
-    return load.plus(_judge_load(context, judge, pairs, role)[0]) if section.pairs is not None else load
+        pairs = [(prompt, responses[:2]) for prompt, responses in groups if len(responses) > 1]
+        pairs = pairs[: section.injection.n]
+    asked = [(prompt, injection.stand_ins(responses, attack)) for prompt, responses in pairs for attack in attacks]
+    if section.injection.pairs is not None or judging.orders != "both":
+        asked = [*pairs, *asked]
+    by_role, _ = _judge_loads(context, judge, asked)
+    return {f"audit: injection: {role}" if len(by_role) > 1 else "audit: injection": x for role, x in by_role.items()}
 
 
 def _evaluate_loads(context: Context) -> dict[str, _Load]:

@@ -29,6 +29,7 @@ FIGURES: dict[str, str] = {
     "injection_success": "share of verdicts that an attack turns to the attacked response, all kinds together",
     "injection_worst": "the same for the kind of attack that does best",
     "injection_placebo": "the same for harmless additions",
+    "injection_excess": "success of attacks minus that of harmless additions to the same pairs",
     "injection_label_flips": "share of pairs whose label, orders averaged, an attack turns",
     "injection_broken": "share of verdicts that an attack makes unreadable",
     "fence_escapes": "share of verdicts that an attack turns where a reader obeys only what stands outside fences",

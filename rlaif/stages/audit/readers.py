@@ -23,7 +23,7 @@ _SAID = re.compile(
     r"\[\[([A-Z])\]\]"
     r"|(?i:[\"'](?:verdict|winner|choice|answer)[\"']\s*:\s*[\"'])([A-Z])\b"
     r"|(?i:\b(?:verdict|answer|winner|output|print|choose|pick)\b(?:\W{1,6}(?:is|only|with|the letter|response))*"
-    r"\W{1,6})([A-Z])\b"
+    r"\W{1,6})([A-Z])(?!\w|[ \t]+(?!and\b)[a-z])"  # not the article "A"
 )
 
 

@@ -77,6 +77,7 @@ class ReportData:
     dropped: list[DroppedGroup] = field(default_factory=list)
     training: dict[str, Any] = field(default_factory=dict)
     evaluation: dict[str, Any] = field(default_factory=dict)
+    audit: dict[str, Any] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
 
     @property
@@ -114,6 +115,7 @@ def collect(run_path: Path, n_examples: int = 12) -> ReportData:
     data.dropped = _dropped(_rows(run, "dropped", Dropped))
     data.training = _read_object(run_path / "models" / "dpo" / "training.json")
     data.evaluation = _read_object(run_path / "evaluation" / "evaluation.json")
+    data.audit = _read_object(run_path / "audit.json")
     data.examples = _examples(run, spread(preferences, n_examples))
     return data
 
