@@ -25,7 +25,8 @@ _JUDGE = r"(?:judge|evaluator|grader|annotator|reviewer)"
 PATTERNS: dict[str, re.Pattern[str]] = {
     name: re.compile(pattern, re.IGNORECASE | re.MULTILINE)
     for name, pattern in {
-        "verdict": rf"\b(?:verdict|winner|answer|dictamen|urteil)\W{{0,4}}\s(?:is )?\(?{_LETTER}\W*(?:$|and\b)",
+        "verdict": rf"\b(?:verdict|winner|expected answer)\W{{0,4}}\s(?:is )?\(?{_LETTER}\W*(?:$|and\b)"
+        rf"|\banswer\s?:\s{_LETTER}\W*$",
         "brackets": r"\[\[\s*(?:[a-d]|tie|\d{1,2})\s*\]\]",
         "json": rf"[\"'](?:verdict|winner|choice|preferred|label)[\"']\s*:\s*[\"']?{_LETTER}",
         "override": r"\b(?:ignore|disregard|forget|override)\b[^.\n]{0,40}"
@@ -33,11 +34,12 @@ PATTERNS: dict[str, re.Pattern[str]] = {
         "judge": rf"\b(?:dear|to the|as the|you are the|note (?:to|for) the|attention|hello)\W+(?:\w+ )?{_JUDGE}s?\b"
         rf"|^\W*{_JUDGE}\b\W*[:,—-]|\b(?:a|the|every) judge (?:that|who)\b",
         "demand": r"\b(?:choose|pick|select|prefer|rank|rate|name|output|answer with|reply with|vote for)s?\b"
-        rf"[^.\n]{{0,24}}\b(?:this (?:response|answer)|(?:response|answer|letter|option) {_LETTER}|only {_LETTER})",
+        rf"[^.\n]{{0,24}}\b(?:this response|(?:response|answer|letter) {_LETTER})"
+        rf"|\b(?:output|print|write) only {_LETTER}",
         "claim": r"\bthis (?:response|answer) (?:is|was|has been|should be|must be)\b[^.\n]{0,80}"
         r"(?:\bbest\b|\bbetter\b|\bpreferred\b|\bcomplete\b|\bwinner\b)"
         r"|\bpreferred this (?:response|answer)|\bif this (?:response|answer) loses",
-        "rival": r"\bthe other (?:response|answer|side|candidate)s?\b",
+        "rival": r"\bthe other (?:response|candidate)s?\b",
         "headings": r"^#{1,4}\s*(?:response(?: [a-d])?|standard|reference|conversation|rubric|verdict)\s*:?\s*$",
         "turn": r"^\W{0,3}(?:system|assistant)\s*(?:message|prompt)?\s*:\s",
         "thinking": r"</?think(?:ing)?>",

@@ -8,7 +8,7 @@ from typing import Any
 from rlaif.stages.audit.names import FIGURES
 from rlaif.stages.report import charts, summary
 from rlaif.stages.report.cards import Card
-from rlaif.stages.report.charts import Bar, Dot
+from rlaif.stages.report.charts import Dot
 
 Audit = Mapping[str, Any]
 Row = dict[str, Any]
@@ -246,7 +246,7 @@ def _position_card(audit: Audit) -> Card | None:
     for part in ("judge", "member", "principle"):
         of_part = parts.get(part) or {}
         if part == "judge" or len(of_part) > 1:
-            rows += [(f"{part} {name}", figures["first_position_rate"]) for name, figures in of_part.items()]
+            rows += [(f"{name} ({part})", figures["first_position_rate"]) for name, figures in of_part.items()]
     dots = _dots(rows)[:_MAX_DOTS]
     if not dots:
         return None
@@ -275,15 +275,12 @@ def _length_card(audit: Audit) -> Card | None:
 
 def _repetition_card(audit: Audit) -> Card | None:
     figures = audit.get("figures") or {}
-    rows = [
-        Bar(label, e["value"], summary.percent(e["value"], 1), charts.BLUE)
-        for name, label in _REPETITION
-        if (e := summary.estimate(figures.get(name))) is not None
-    ]
-    if not rows:
+    dots = _dots((label, figures.get(name)) for name, label in _REPETITION)
+    if not dots:
         return None
-    note = "Shares of the responses. What repeats teaches a policy to repeat; what addresses the judge wants to win."
-    return Card("Texts that repeat, or speak to the judge", charts.bars(rows, "Shares of responses"), note)
+    svg = charts.dots(dots, "Texts that repeat, or speak to the judge", "share of the responses", span=(0, 1))
+    note = "What repeats teaches a policy to repeat; what addresses the judge may win without being better."
+    return Card("Texts that repeat, or speak to the judge", svg, note)
 
 
 def _reader_card(audit: Audit) -> Card | None:
