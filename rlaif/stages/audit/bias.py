@@ -95,15 +95,13 @@ def _sources(material: Material) -> list[dict[str, Any]]:
     for (one, other), rows in sorted(largest):
         ids = [row[2] for row in rows]
         scores = outcomes(row[0] for row in rows)
-        pairs = list(zip(scores.tolist(), [row[1] for row in rows], strict=True))
-        controlled = material.bootstrapped(_controlled, pairs, ids, "too few comparisons, or one length difference")
+        deltas = np.asarray([row[1] for row in rows])
+        controlled = material.bootstrapped(
+            metrics.length_controlled_win_rate, (scores, deltas), ids, "too few comparisons, or one length difference"
+        )
         rate = material.rate(scores.tolist(), ids, _NO_PAIRS)
         found.append({"source": one, "against": other, "win_rate": rate, "length_controlled_win_rate": controlled})
     return found
-
-
-def _controlled(rows: list[tuple[float, float]]) -> float | None:
-    return metrics.length_controlled_win_rate([score for score, _ in rows], [delta for _, delta in rows])
 
 
 def family(material: Material) -> Part:

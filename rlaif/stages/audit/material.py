@@ -126,25 +126,24 @@ class Material:
         return metrics.proportion(values, np.asarray(prompt_ids), self.rng) or Missing(why)
 
     def bootstrapped(
-        self, figure: Callable[[list[Any]], float | None], rows: Sequence[Any], prompt_ids: Sequence[str], why: str
+        self, figure: Callable[..., float | None], columns: Sequence[Floats], prompt_ids: Sequence[str], why: str
     ) -> Found:
-        """Any figure of rows, with a percentile interval that resamples prompts (95 %)."""
-        value = figure(list(rows))
+        """Any figure of columns of numbers, with a percentile interval that resamples prompts (95 %)."""
+        value = figure(*columns) if prompt_ids else None
         if value is None:
             return Missing(why)
-        groups: dict[str, list[Any]] = defaultdict(list)
-        for row, prompt_id in zip(rows, prompt_ids, strict=True):
-            groups[prompt_id].append(row)
-        clusters, rng = list(groups.values()), self.rng
+        _, which = np.unique(np.asarray(prompt_ids), return_inverse=True)
+        order, sizes = np.argsort(which, kind="stable"), np.bincount(which)
+        clusters, rng = np.split(order, np.cumsum(sizes)[:-1]), self.rng
         if len(clusters) < 2:
-            return Estimate(value, None, None, len(rows))
-        again = (
-            figure([row for index in rng.integers(len(clusters), size=len(clusters)) for row in clusters[index]])
-            for _ in range(_RESAMPLES)
-        )
+            return Estimate(value, None, None, len(prompt_ids))
+        again = []
+        for _ in range(_RESAMPLES):
+            rows = np.concatenate([clusters[i] for i in rng.integers(len(clusters), size=len(clusters))])
+            again.append(figure(*(column[rows] for column in columns)))
         kept = [x for x in again if x is not None]
         low, high = np.quantile(kept, [0.025, 0.975]) if kept else (value, value)
-        return Estimate(value, float(low), float(high), len(rows))
+        return Estimate(value, float(low), float(high), len(prompt_ids))
 
 
 def load(folder: RunFolder, families: Families, near_duplicate: float, seed: int) -> Material:

@@ -49,7 +49,7 @@ def mass(material: Material) -> Part:
     rows = [row for row in material.judgments if row.label_mass is not None]
     values, ids = [float(row.label_mass or 0.0) for row in rows], [row.prompt_id for row in rows]
     why = "no judgment was read from log-probabilities"
-    low = material.bootstrapped(lambda x: float(np.quantile(x, 0.05)) if x else None, values, ids, why)
+    low = material.bootstrapped(lambda x: float(np.quantile(x, 0.05)), [np.asarray(values)], ids, why)
     counts = np.histogram(np.clip(values, 0, 1), bins=20, range=(0, 1))[0].tolist() if values else None
     return {"label_mass": material.rate(values, ids, why), "label_mass_p05": low}, {"label_mass_counts": counts}
 
