@@ -60,8 +60,11 @@ def shown(name: str, raw: Any) -> str:
     if found is None:
         return "–"
     if name in _DIFFERENCES:
-        scaled = {k: None if found[k] is None else 100 * found[k] for k in ("value", "low", "high")}
-        return summary.interval({**scaled, "n": found["n"]}, share=False) + " points"
+        value, low, high = (None if found[k] is None else 100 * found[k] for k in ("value", "low", "high"))
+        sure = (
+            "" if low is None or high is None else f" ({charts.minus(f'{low:.1f}')} to {charts.minus(f'{high:.1f}')})"
+        )
+        return charts.minus(f"{value:.1f}{sure} points")
     return summary.interval(found, share=name not in _LOG_ODDS)
 
 
