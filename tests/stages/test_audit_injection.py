@@ -233,3 +233,13 @@ def test_what_cannot_be_attacked_is_one_line(tmp_path: Path) -> None:
     scoring["pair"] = None
     with pytest.raises(ConfigError, match="'pointwise' does not compare two responses"):
         pipeline.run(validate(Pipeline, scoring, "test"), quiet=True)
+
+
+def test_preferences_of_other_responses_are_one_line(tmp_path: Path) -> None:
+    pipe = config(tmp_path, n=2)
+    pipeline.run(pipe, ["prompts", "judge", "pair"], quiet=True)
+    table = Path(pipe.run) / "preferences.jsonl"
+    rows = [json.loads(line) for line in table.read_text().splitlines()]
+    table.write_text("".join(json.dumps({**row, "chosen_id": "gone"}) + "\n" for row in rows))
+    with pytest.raises(DataError, match=r"preferences\.jsonl: preference \w+ is of another prompt or response"):
+        pipeline.run(pipe, ["audit"], quiet=True)
