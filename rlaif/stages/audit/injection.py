@@ -173,8 +173,8 @@ def _from_run(context: Context) -> Iterator[tuple[Prompt, Sequence[Response]]]:
     for row in folder.read("preferences", Preference):
         if not {row.chosen_id, row.rejected_id} <= order.keys() or row.prompt_id not in prompts:
             raise DataError(
-                f"{folder.table('preferences')}: preference {row.id} is of another prompt or response than this run's; "
-                "run the stage pair again"
+                f"{folder.table('preferences')}: preference {row.id} is of another prompt or response than this "
+                "run's; run the stage pair again"
             )
         ids = sorted((row.chosen_id, row.rejected_id), key=lambda i: order[i])  # as the judge stage showed them
         yield prompts[row.prompt_id], [responses[i] for i in ids]

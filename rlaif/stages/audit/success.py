@@ -104,11 +104,14 @@ def measured(
         if one.weaker is None:
             continue
         for attack in attacks:
-            found = {_what(row): row for row in one.found[attack.id]}
+            found = {_what(row): row for row in one.found[attack.id] if not row.superseded}
             rows += [
                 _row(attack.kind, one, before, found[_what(before)])
                 for before in one.base
-                if _what(before) in found and before.status == "ok" and _winner(before) != one.weaker
+                if _what(before) in found
+                and before.status == "ok"
+                and not before.superseded
+                and _winner(before) != one.weaker
             ]
             labels.append((attack.kind, one.task.id, _turned(one.found[attack.id], one.weaker, weights)))
     return Measured(rows, labels, seed)
