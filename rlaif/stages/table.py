@@ -160,9 +160,8 @@ def _attacks(config: Pipeline) -> bool:
 def _audit_files(config: Pipeline) -> Iterator[Path]:
     if config.audit is None or config.audit.injection is None:
         return
-    yield _source(config.audit.injection.attacks)
-    if config.audit.injection.pairs:
-        yield _source(config.audit.injection.pairs.path)
+    yield resolve(config.audit.injection.attacks, Path())
+    yield from _source_files(config.audit.injection.pairs)
     yield from _standard_files(config)
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from rlaif import pipeline
 from rlaif.config import Pipeline, validate
+from rlaif.engines.scripted import ScriptedEngine
 from rlaif.errors import ConfigError, DataError
 from rlaif.fencing import fence
 from rlaif.plan import dry_run
@@ -233,6 +234,34 @@ def test_what_cannot_be_attacked_is_one_line(tmp_path: Path) -> None:
     scoring["pair"] = None
     with pytest.raises(ConfigError, match="'pointwise' does not compare two responses"):
         pipeline.run(validate(Pipeline, scoring, "test"), quiet=True)
+
+
+class Recorded(ScriptedEngine):
+    """Answers by what is judged, as a recording of other people's judgments does."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.capabilities = msgspec.structs.replace(self.capabilities, by_subject=True)
+
+
+def test_a_recording_cannot_be_attacked(tmp_path: Path) -> None:
+    raw = config(tmp_path, n=2).model_dump(mode="json")
+    raw["engines"]["judge"]["engine"] = f"{__name__}:Recorded"
+    with pytest.raises(ConfigError, match="engine 'judge' answers by what is judged, from a recording"):
+        pipeline.run(validate(Pipeline, raw, "test"), quiet=True)
+
+
+def test_a_cascade_is_attacked_where_its_last_word_is(tmp_path: Path) -> None:
+    """The cheap judge always says A, so its orders disagree and the one that obeys has the last word."""
+    raw = config(tmp_path, "obeys", n=3, kinds=["plea", "verdict line"]).model_dump(mode="json")
+    raw["engines"]["cheap"] = {"engine": "scripted", "default": "Verdict: A", "model": "cheap"}
+    members = {"cheap": {"engine": "cheap"}, "strong": {"engine": "judge"}}
+    raw["judge"] = {"judge": "cascade", "rubric": "helpfulness", "members": members, "options": {"threshold": 0.8}}
+    found = audit(validate(Pipeline, raw, "test"))["injection"]["kinds"]
+    assert {kind: (value(row["success"]), row["success"]["n"]) for kind, row in found.items()} == {
+        "verdict line": (1.0, 12), "plea": (0.0, 6), "placebo": (0.0, 12),
+    }  # fmt: skip
+    assert value(found["verdict line"]["label_flips"]) == 1.0
 
 
 def test_preferences_of_other_responses_are_one_line(tmp_path: Path) -> None:

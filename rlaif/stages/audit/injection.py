@@ -64,6 +64,12 @@ def prepared(context: Context) -> tuple[JudgeSection, Judge, list[Attack]]:
     judge = build(judge_section, context.engine)
     if judge.arity != 2:
         raise ConfigError(f"audit.injection: judge {judge_section.judge!r} does not compare two responses")
+    recorded = next((role for role in judge_section.roles if context.engine(role).capabilities.by_subject), None)
+    if recorded is not None:
+        raise ConfigError(
+            f"audit.injection: engine {recorded!r} answers by what is judged, from a recording; "
+            "it would not see an attack"
+        )
     return judge_section, judge, load_attacks(section.attacks, section.kinds)
 
 
