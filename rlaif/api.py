@@ -301,6 +301,18 @@ def calibrate(
     return _run(raw, gold, ["calibrate"], run, lambda folder: _figures(folder, "calibration"))
 
 
+def audit(run: str | Path, **section: Any) -> dict[str, Any]:
+    """Audit the labels of a run folder; returns what stands in audit.json.
+
+    `section`: the keys of `audit:` in a pipeline. Errors: UserError; GateFailed, with audit.json written.
+    """
+    import json
+
+    _on_run_folder(run, "audit", section)
+    found: dict[str, Any] = json.loads((Path(run) / "audit.json").read_text(encoding="utf-8"))
+    return found
+
+
 def report(run: str | Path, **section: Any) -> dict[str, Any]:
     """Write report.html and report.json of a run folder; returns the JSON. `section`: the keys of `report:`."""
     import json

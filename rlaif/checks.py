@@ -70,6 +70,16 @@ def _pair(context: Context) -> None:
             load_gold(section.panel_gold)
 
 
+def _audit(context: Context) -> None:
+    from rlaif.stages.audit import gates, injection
+
+    section = context.config.audit
+    if section is not None:
+        gates.check_names(section.gates)
+        if section.injection is not None:
+            injection.prepared(context)
+
+
 def _evaluate(context: Context) -> None:
     from rlaif.stages.evaluate import find_metric, judges_of
 
@@ -128,5 +138,6 @@ _CHECKS: dict[str, Callable[[Context], None]] = {
     "judge": _judge,
     "calibrate": _calibrate,
     "pair": _pair,
+    "audit": _audit,
     "evaluate": _evaluate,
 }

@@ -19,6 +19,7 @@ STAGE_HELP = {
     "judge": "judge responses that a run generated, or that your own file holds",
     "calibrate": "compare judges with what people say: agreement, calibration maps, which judge to choose",
     "pair": "turn judgments into preferences (asks nothing)",
+    "audit": "measure the labels: bias, duplicates, injections; gates end with exit code 3 (asks nothing by default)",
     "export": "write the preference dataset in TRL's columns (asks nothing)",
     "evaluate": "compare the trained policy with the starting one on held-out prompts",
     "report": "write report.html and report.json",
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def guarded(command: Callable[[], int]) -> int:
     """Run `command`, turning our errors into one line on stderr and an exit code."""
-    from rlaif.errors import BudgetReached, RlaifError
+    from rlaif.errors import BudgetReached, GateFailed, RlaifError
 
     if os.environ.get("RLAIF_TRACEBACK"):
         return command()
@@ -71,6 +72,8 @@ def guarded(command: Callable[[], int]) -> int:
         return command()
     except BudgetReached as error:
         return _fail(error, 4)
+    except GateFailed as error:
+        return _fail(error, 3)
     except RlaifError as error:
         return _fail(error, 2)
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@
     │   ├── TemplateError        a frame cannot be compiled or rendered
     │   ├── StoreError           the run folder or its journal cannot be used
     │   └── EngineError          an engine cannot be started or cannot serve at all
+    ├── GateFailed                exit code 3: a figure of the audit is outside the bounds that the config sets
     ├── BudgetReached            --max-requests or --max-cost stopped the run cleanly
     └── RequestFailed            one request has no reply; recorded, never fatal for the run
         └── Transient            the same request may work in a moment; the driver tries again
@@ -15,6 +16,8 @@ A `UserError` message is one line that a person can act on.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class RlaifError(Exception):
@@ -47,6 +50,14 @@ class EngineError(UserError):
 
 class BudgetReached(RlaifError):
     """A budget named by the user stopped the run; everything paid for is in the journal."""
+
+
+class GateFailed(RlaifError):
+    """A figure is outside its bounds: the run stops here, and what the stage wrote stays. `counts`: the stage's."""
+
+    def __init__(self, message: str, counts: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.counts = counts or {}
 
 
 class RequestFailed(RlaifError):

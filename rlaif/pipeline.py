@@ -15,7 +15,7 @@ import rlaif
 from rlaif.checks import check
 from rlaif.config import Pipeline
 from rlaif.engines.base import IN_PROCESS, NEVER_SHRINKS
-from rlaif.errors import ConfigError, StoreError
+from rlaif.errors import ConfigError, GateFailed, StoreError
 from rlaif.fingerprint import fingerprint
 from rlaif.progress import Stats
 from rlaif.records import SCHEMA_VERSION, Judgment
@@ -25,6 +25,7 @@ from rlaif.stages.table import stage as stage_named
 from rlaif.store import STAGES, RunFolder
 
 Say = Callable[[str], None]
+GATE_FAILED = 3  # the exit code of a stage's process
 
 
 class ChildFailed(Exception):
@@ -49,7 +50,8 @@ def run(
 
     `retry`: "error" or "unparsed": ask again for what ended so. `force`: run even what is finished.
     `in_process`: load models in this process too, instead of in a child that frees them at its end.
-    Errors: UserError, BudgetReached, ChildFailed, KeyboardInterrupt; the run folder can be continued after each.
+    Errors: UserError, GateFailed, BudgetReached, ChildFailed, KeyboardInterrupt; after each of them the run folder
+    can be continued.
     """
     stages = list(stages) if stages is not None else stages_of(config)
     if not stages:
@@ -67,10 +69,15 @@ def run(
             if not force and stage not in again and _finished(before, mark, folder):
                 say(f"{stage}: up to date")
                 continue
-            if in_process or not loads_a_model(config, stage):
-                run_stage_here(config, folder, stage, mark, quiet=quiet)
-            else:
-                _run_child(config, folder, stage, mark, quiet=quiet)
+            try:
+                if in_process or not loads_a_model(config, stage):
+                    run_stage_here(config, folder, stage, mark, quiet=quiet)
+                else:
+                    _run_child(config, folder, stage, mark, quiet=quiet)
+            except (GateFailed, ChildFailed) as error:
+                if "report" in stages and getattr(error, "code", GATE_FAILED) == GATE_FAILED:
+                    run_stage_here(config, folder, "report", "", quiet=quiet)  # it asks nothing, and it shows why
+                raise
             manifest = folder.manifest
             say(_summary(stage, manifest["stages"][stage]))
         return manifest
@@ -91,6 +98,9 @@ def run_stage_here(
         status = "finished"
     except Enough:
         status = "partial"
+    except GateFailed as error:
+        status, counts = "gate_failed", error.counts
+        raise
     finally:
         manifest = folder.manifest
         entry = {
@@ -225,7 +235,10 @@ def _reasked(folder: RunFolder, retry: str) -> set[str]:
     if retry not in ("error", "unparsed"):
         raise ConfigError(f"--retry {retry}: allowed are error, unparsed")
     again: set[str] = set()
-    tables = {"judge": "judgments", "calibrate": "calibration/judgments", "evaluate": "evaluation/judgments"}
+    tables = {
+        "judge": "judgments", "calibrate": "calibration/judgments", "audit": "audit/judgments",
+        "evaluate": "evaluation/judgments",
+    }  # fmt: skip
     for stage, table in tables.items():
         if folder.table(table).exists():
             rows = [row for row in folder.read(table, Judgment) if row.status == retry]

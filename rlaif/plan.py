@@ -74,6 +74,8 @@ def dry_run(config: Pipeline, stages: list[str] | None = None) -> str:
         lines += ["", "one request to the judge:", *_shown(messages), *(f"judge: {line}" for line in outlook)]
     if config.calibrate and "calibrate" in wanted:
         loads |= _calibrate_loads(context)
+    if config.audit and config.audit.injection and "audit" in wanted:
+        loads |= _injection_loads(context, groups)
     if config.evaluate and "evaluate" in wanted:
         loads |= _evaluate_loads(context)
     if any(name in TRAINERS for name in wanted):
@@ -185,6 +187,25 @@ def _calibrate_loads(context: Context) -> dict[str, _Load]:
             named = f"calibrate: {name}" if len(asked) == 1 else f"calibrate: {name}: {role}"
             loads[named] = _load_of(context, role, list(requests.values()), scale)
     return loads
+
+
+def _injection_loads(context: Context, groups: list[tuple[Prompt, list[Response]]]) -> dict[str, _Load]:
+    """Every attack on every pair. The run's own pairs as they are have been judged already; a file's have not."""
+    from rlaif.stages.audit import injection
+
+    section, judging = context.config.audit, context.config.judge
+    assert section is not None and section.injection is not None and judging is not None
+    _, judge, attacks = injection.prepared(context)
+    if section.injection.pairs is not None or context.folder.table("preferences").exists():
+        pairs = [(task.prompt, list(task.responses)) for task in injection.tasks(context, section.injection)]
+    else:
+        pairs = [(prompt, responses[:2]) for prompt, responses in groups if len(responses) > 1]
+        pairs = pairs[: section.injection.n]
+    asked = [(prompt, injection.stand_ins(responses, attack)) for prompt, responses in pairs for attack in attacks]
+    if section.injection.pairs is not None or judging.orders != "both":
+        asked = [*pairs, *asked]
+    by_role, _ = _judge_loads(context, judge, asked)
+    return {f"audit: injection: {role}" if len(by_role) > 1 else "audit: injection": x for role, x in by_role.items()}
 
 
 def _evaluate_loads(context: Context) -> dict[str, _Load]:

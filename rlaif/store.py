@@ -28,7 +28,7 @@ _VERSION_TAG = b"rlaif-key-1\x00"
 _T = TypeVar("_T", bound=msgspec.Struct)
 _FSYNC_EVERY_S = 1.0
 STAGES = (
-    *("prompts", "generate", "revise", "judge", "calibrate", "pair", "export"),
+    *("prompts", "generate", "revise", "judge", "calibrate", "pair", "audit", "export"),
     *("sft", "reward", "dpo", "kto", "ppo", "grpo"),
     *("evaluate", "report"),
 )
@@ -245,7 +245,7 @@ class Reasks:
 REPLACED = (
     *(f"{name}.jsonl" for name in ("prompts", "responses", "revisions", "judgments", "preferences", "dropped")),
     *(dataset_folder(kind) for kind in KINDS),
-    *("calibration", "models", "evaluation", "report.html", "report.json"),
+    *("calibration", "audit.json", "audit", "models", "evaluation", "report.html", "report.json"),
 )
 
 

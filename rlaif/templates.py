@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-from jinja2 import FunctionLoader, StrictUndefined, meta, nodes
+from jinja2 import FileSystemLoader, FunctionLoader, StrictUndefined, meta, nodes
 from jinja2 import Template as _JinjaTemplate
 from jinja2 import TemplateError as _JinjaError
 from jinja2.environment import TemplateModule
@@ -313,11 +313,15 @@ def _place(traceback: TracebackType | None, path: Path) -> str:
 
 
 def render_page(path: Path, context: Mapping[str, Any]) -> str:
-    """An HTML page of rlaif's own, such as the report: here every value is escaped. Errors: TemplateError."""
+    """An HTML page of rlaif's own, such as the report, with the parts beside it; every value is escaped.
+
+    Errors: TemplateError.
+    """
     env = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=True
-    )
+        loader=FileSystemLoader(path.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        autoescape=True,
+    )  # fmt: skip
     try:
-        return env.from_string(path.read_text(encoding="utf-8")).render(context)
+        return env.get_template(path.name).render(context)
     except (OSError, UnicodeDecodeError, _JinjaError) as error:
         raise TemplateError(f"{path}: {error}") from None

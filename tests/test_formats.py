@@ -124,6 +124,7 @@ def run(tmp_path_factory) -> Path:
         "revise": {"engine": "writer", "rubric": "helpfulness"},
         "judge": {"rubric": "helpfulness", "orders": "random"},
         "pair": {},
+        "audit": {"slices": ["domain"]},
         "export": {"test_fraction": 0.0},
         "report": {},
     }  # fmt: skip
@@ -136,7 +137,7 @@ def test_every_file_of_a_run_is_in_the_doc(run):
     found = {item.name + "/" * item.is_dir() for item in run.iterdir() if not item.name.startswith(".")}
     assert found <= documented
     others = {f"{kind.folder}/" for kind in KINDS.values() if kind.name != "pair"}
-    assert documented - found == {"reasks.txt", "models/", "evaluation/", "calibration/"} | others
+    assert documented - found == {"reasks.txt", "models/", "evaluation/", "calibration/", "audit/"} | others
 
 
 def table_of_files() -> list[list[str]]:
@@ -152,6 +153,14 @@ def test_rows_of_a_run_have_the_documented_columns(record, run):
     required = {field.name for field in msgspec.structs.fields(record) if field.required}
     assert rows
     assert all(required <= row.keys() <= names for row in rows)
+
+
+def test_keys_of_the_audit(run):
+    audit = json.loads((run / "audit.json").read_text(encoding="utf-8"))
+    documented = {row[0]: row for row in table("`audit.json`")}
+    assert [*audit, "injection"] == list(documented)
+    assert list(audit["counts"]) == re.findall(r"`(\w+)`", documented["counts"][2])
+    assert list(audit["slices"]["domain"][""]) == re.findall(r"`(\w+)`", documented["slices"][2])
 
 
 def test_keys_of_the_manifest_and_the_journal(run):

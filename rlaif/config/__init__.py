@@ -4,6 +4,7 @@ Paths in a config are relative to the working folder; `shipped:NAME/…` is a fi
 `model:` what this run trained. A stage runs when its section is there.
 """
 
+from rlaif.config.auditing import AuditSection, Gate, InjectionSection
 from rlaif.config.base import Section, Source, apply_override, read_yaml, telling_fault, validate
 from rlaif.config.calibration import CalibrateSection
 from rlaif.config.data import Budget, EngineSpec, ExportSection, GenerateSection, Price, Sampler
@@ -13,13 +14,16 @@ from rlaif.config.pipeline import Pipeline, load
 from rlaif.config.training import DPOSection, KTOSection, Replay, RewardSection, SFTSection, TrainSection
 
 __all__ = [
+    "AuditSection",
     "Budget",
     "CalibrateSection",
     "DPOSection",
     "EngineSpec",
     "EvaluateSection",
     "ExportSection",
+    "Gate",
     "GenerateSection",
+    "InjectionSection",
     "JudgeSection",
     "KTOSection",
     "PairSection",

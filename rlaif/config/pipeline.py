@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
+from rlaif.config.auditing import AuditSection
 from rlaif.config.base import Section, Source, apply_override, read_yaml, validate
 from rlaif.config.calibration import CalibrateSection
 from rlaif.config.data import Budget, EngineSpec, ExportSection, GenerateSection
@@ -26,6 +27,7 @@ class Pipeline(Section):
     judge: JudgeSection | None = None
     calibrate: CalibrateSection | None = None
     pair: PairSection | None = None
+    audit: AuditSection | None = None
     export: ExportSection | None = None
     train: TrainSection | None = None
     evaluate: EvaluateSection | None = None

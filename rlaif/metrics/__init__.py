@@ -8,6 +8,7 @@ maps           a judge's P(a better) → one that holds among people
 corrected      rates corrected by a judge's sensitivity and specificity
 ranking        strengths from comparisons: Bradley–Terry with ties, Elo, Borda
 selective      when a judge may be believed: thresholds with a promise, for cascades
+regression     logistic regression with intervals that allow for clusters
 """
 
 from rlaif.metrics.agreement import Agreement, agreement, auroc, cohen_kappa, krippendorff_alpha, rank_correlation
@@ -39,6 +40,7 @@ from rlaif.metrics.rates import (
     wilson,
     win_rate,
 )
+from rlaif.metrics.regression import logistic
 
 __all__ = [
     "RESAMPLES",
@@ -63,6 +65,7 @@ __all__ = [
     "length_controlled_win_rate",
     "log_loss",
     "log_losses",
+    "logistic",
     "mean",
     "order_consistency",
     "outcomes",

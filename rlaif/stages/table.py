@@ -183,6 +183,18 @@ def _evaluate_files(config: Pipeline) -> Iterator[Path]:
     yield from _standard_files(config)
 
 
+def _attacks(config: Pipeline) -> bool:
+    return config.audit is not None and config.audit.injection is not None
+
+
+def _audit_files(config: Pipeline) -> Iterator[Path]:
+    if config.audit is None or config.audit.injection is None:
+        return
+    yield resolve(config.audit.injection.attacks, Path())
+    yield from _source_files(config.audit.injection.pairs)
+    yield from _standard_files(config)
+
+
 def _trainer(name: str) -> Stage:
     def section(config: Pipeline) -> Any:
         return config.train.section(name) if config.train else None
@@ -266,6 +278,16 @@ _ALL = [
         code=lambda config: _own([config.pair.select]) if config.pair else [],
         files=_pair_files,
         writes=lambda config: ["preferences.jsonl"],
+    ),
+    Stage(
+        name="audit",
+        where="rlaif.stages.audit.run:run",
+        sections=("audit", "judge", "pair", "generate", "engines"),
+        reads=("prompts.jsonl", "responses.jsonl", "judgments.jsonl", "preferences.jsonl", "reasks.txt"),
+        roles=lambda config: _judge_roles(config) if _attacks(config) else [],
+        code=lambda config: _judge_code(config) if _attacks(config) else [],
+        files=_audit_files,
+        writes=lambda config: ["audit.json", *(["audit/judgments.jsonl"] if _attacks(config) else [])],
     ),
     Stage(
         name="export",

@@ -14,7 +14,7 @@ from run_helpers import manifest, succeed, wait_until_gone
 pytestmark = pytest.mark.integration
 
 SMALLER = ["--limit", 160, "--set", "evaluate.prompts.limit=240"]
-STAGES = ["prompts", "generate", "judge", "pair", "export", "dpo", "evaluate", "report"]
+STAGES = ["prompts", "generate", "judge", "pair", "audit", "export", "dpo", "evaluate", "report"]
 
 
 def test_the_quickstart_from_an_empty_folder(tmp_path: Path) -> None:
@@ -37,6 +37,6 @@ def test_the_quickstart_from_an_empty_folder(tmp_path: Path) -> None:
     assert "<script" not in (run / "report.html").read_text()
 
     again = succeed("run", "quickstart", *SMALLER, "--quiet", cwd=tmp_path, timeout_s=500)
-    assert again.out.splitlines()[:7] == [f"{stage}: up to date" for stage in STAGES[:7]]
+    assert again.out.splitlines()[:8] == [f"{stage}: up to date" for stage in STAGES[:8]]
     assert manifest(run)["last_run"]["sent"] == 0
     wait_until_gone(tmp_path, 10)

@@ -9,6 +9,8 @@ from typing import Any
 
 from rlaif.io import write_table
 from rlaif.records import Dropped, Judgment, Preference, Prompt, Response, make_id
+from rlaif.stages.audit.names import FIGURES
+from rlaif.stages.report.audit import READERS
 
 PRINCIPLES = ("helpful", "harmless", "honest", "concise", "polite")
 HOSTILE = "<script>alert('x')</script></style></title> & \"quoted\" <img src=x onerror=alert(1)> {{ 7 * 7 }}"
@@ -45,6 +47,7 @@ def make_run(path: Path, n_prompts: int = 60, n_responses: int = 4, seed: int = 
     _write(path / "manifest.json", _manifest(seed, len(prompts), len(responses), len(judgments), len(preferences)))
     _write(path / "models" / "dpo" / "training.json", training(rng))
     _write(path / "evaluation" / "evaluation.json", evaluation(oracle))
+    _write(path / "audit.json", audit())
     return path
 
 
@@ -119,6 +122,54 @@ def evaluation(oracle: bool = True) -> dict[str, Any]:
             {"prompt": "How can I bake bread?", "before": "No. " + HOSTILE, "after": "Mix flour.", "p_judge": 0.93}
         ],
     }
+
+
+def audit() -> dict[str, Any]:
+    """In the shape of rlaif.stages.audit.run, with a failed gate, a biased judge and a name that is hostile."""
+    none = {"value": None, "reason": "no judge met its own family beside another"}
+    figures: dict[str, Any] = {name: estimate(0.5, 0.04) for name in FIGURES}
+    figures |= {
+        "first_position_rate": estimate(0.66),
+        "length_effect": estimate(0.8, 0.2),
+        "own_family_win_rate": none,
+    }
+    figures |= {"repeated_text_rate": estimate(0.31), "common_opening_rate": estimate(0.02, 0.01)}
+    figures |= {"fence_escapes": {"value": 0.0, "low": 0.0, "high": 0.02, "n": 400}}
+    kind = {
+        "attacks": ["a"], "placebo": False, "states_verdict": True, "success": estimate(0.4),
+        "label_flips": estimate(0.2),
+        "broken": estimate(0.05), "shift": estimate(0.1), "quoting_broken": estimate(1.0, 0.0),
+        "readers": {name: estimate(0.9) for name in READERS},
+    }  # fmt: skip
+    reader = {"stating_a_verdict": estimate(0.97, 0.02), "all": estimate(0.7), "broken": estimate(0.1)}
+    position = {"first_position_rate": estimate(0.62), "order_consistency": estimate(0.8)}
+    gate = {"name": "first_position_rate", "min": 0.4, "max": 0.6, **estimate(0.66), "passed": False,
+            "reason": "above max 0.6"}  # fmt: skip
+    return {
+        "version": 1,
+        "seed": 0,
+        "counts": {},
+        "figures": figures,
+        "gates": [gate, {**gate, "name": "tie_rate", "passed": True, "reason": None}],
+        "slices": {"domain": {name: {"judgments": 40, "figures": figures} for name in ("", *_DOMAINS)}},
+        "position": {
+            "judge": {"judge": position},
+            "member": {},
+            "principle": dict.fromkeys((*PRINCIPLES, "a principle with a name that does not fit a phone"), position),
+        },
+        "sources": [{"source": HOSTILE, "against": "policy", "win_rate": estimate(0.6),
+                     "length_controlled_win_rate": estimate(0.55)}],
+        "families": {},
+        "openings": [{"opening": HOSTILE, "responses": 7}],
+        "probe": [{"pattern": "verdict", "responses": 3, "ids": ["a1", "b2"]}],
+        "label_mass_counts": None,
+        "correlations": {a: {b: estimate(-0.2) for b in PRINCIPLES if b != a} for a in PRINCIPLES},
+        "injection": {
+            "pairs": 20, "undecided": 1, "attacks": 3,
+            "kinds": {"verdict line": kind, "placebo": {**kind, "placebo": True}},
+            "readers": dict.fromkeys(READERS, reader),
+        },
+    }  # fmt: skip
 
 
 def _response(prompt: Prompt, i: int, rng: random.Random) -> Response:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from rlaif.stages.report import cards, charts, matches, people, summary
+from rlaif.stages.report import audit, cards, charts, matches, people, summary
 from rlaif.stages.report.collect import Example, ReportData
 from rlaif.stages.report.labels import p_first, standard_of
 from rlaif.stages.report.remarks import remarks
@@ -35,6 +35,7 @@ def context(data: ReportData, title: str | None = None) -> dict[str, Any]:
         "remarks": remarks(data),
         "headline": cards.headline(data),
         "gap": _gap(data),
+        "audit": audit.context(data.audit),
         "label_cards": cards.label_cards(data),
         "principles": _principle_rows(data),
         "matrix": _matrix(data),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rlaif.stages.report import audit
 from rlaif.stages.report.collect import ReportData
 from rlaif.stages.report.summary import (
     estimate,
@@ -29,7 +30,8 @@ MAX_GROWTH = 1.25  # of the response length by training
 
 def remarks(data: ReportData) -> list[str]:
     """What a careful reader would stop at, one sentence each."""
-    found = [*_about_labels(data), *_about_pairs(data), *_about_panel(data), *_about_policy(data)]
+    about_labels = [*_about_labels(data), *audit.remarks(data.audit), *_about_pairs(data), *_about_panel(data)]
+    found = [*about_labels, *_about_policy(data)]
     failed = requests(data)["failed"]
     if failed:
         found.append(f"{failed:,} requests failed for good; their rows are among the dropped or the errors below.")

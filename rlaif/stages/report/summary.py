@@ -47,6 +47,7 @@ def summarise(data: ReportData) -> dict[str, Any]:
         "chosen_longer_rate": _plain(pairs.chosen_longer) if pairs else None,
         "probability_of_chosen": pairs.summary if pairs else None,
         "principles": _principles(data),
+        "audit": {name: data.audit.get(name) for name in ("figures", "gates")} if data.audit else None,
         "dropped": dropped(data),
     }
 
