@@ -9,25 +9,23 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from rlaif import io
-from rlaif.config import InjectionSection, JudgeSection, PairSection, Pipeline
+from rlaif.config import InjectionSection, JudgeSection
 from rlaif.driver import Job
 from rlaif.errors import ConfigError, DataError
-from rlaif.judges import build, find_standard
+from rlaif.judges import build
 from rlaif.judges.base import Judge, JudgeRun, Task, together
 from rlaif.records import Dropped, Judgment, Preference, Prompt, Reply, Request, Response, make_id
-from rlaif.stages import pair
 from rlaif.stages.audit import readers
 from rlaif.stages.audit.attacks import MARK, Attack, load_attacks
 from rlaif.stages.audit.material import Found
-from rlaif.stages.audit.success import Assault, figures, measured
+from rlaif.stages.audit.success import Assault, Labelling, figures, measured
 from rlaif.stages.base import Context
-from rlaif.stages.selectors import ROUNDING
 
 STAGE = "audit"
 TABLE = "audit/judgments"
@@ -41,17 +39,17 @@ def run(context: Context, section: InjectionSection) -> tuple[dict[str, Found], 
     """
     judge_section, judge, attacks = prepared(context)
     labels = labels_of(judge)
-    weights = _weights(context.config, judge_section)
+    labelling = Labelling.of(context.config)
     todo = tasks(context, section)
-    jobs = (assault(judge, task, attacks, labels, weights) for task in todo)
+    jobs = (assault(judge, task, attacks, labels, labelling) for task in todo)
     done = list(context.drive(STAGE, judge_section.roles, jobs, len(todo)))
     context.folder.write(TABLE, _kept(done))
     decided = [one for one in done if one.weaker is not None]
     controls = {
-        name: measured(_controlled(judge_of, attacks, decided, reader), attacks, context.config.seed, weights)
+        name: measured(_controlled(judge_of, attacks, decided, reader), attacks, context.config.seed, labelling)
         for name, judge_of, reader in _readers(context, judge_section, judge, labels)
     }
-    return figures(measured(decided, attacks, context.config.seed, weights), controls, done, attacks)
+    return figures(measured(decided, attacks, context.config.seed, labelling), controls, done, attacks)
 
 
 def prepared(context: Context) -> tuple[JudgeSection, Judge, list[Attack]]:
@@ -60,7 +58,8 @@ def prepared(context: Context) -> tuple[JudgeSection, Judge, list[Attack]]:
     section = config.audit.injection if config.audit else None
     if section is None or config.judge is None:
         raise ConfigError("audit.injection: a judge section is needed, for the judge to attack")
-    judge_section = config.judge.model_copy(update={"orders": "both"})
+    members = {name: {**own, "orders": "both"} for name, own in config.judge.members.items()}
+    judge_section = config.judge.model_copy(update={"orders": "both", "members": members})
     judge = build(judge_section, context.engine)
     if judge.arity != 2:
         raise ConfigError(f"audit.injection: judge {judge_section.judge!r} does not compare two responses")
@@ -80,12 +79,12 @@ def labels_of(judge: Judge) -> Sequence[str]:
 
 
 def assault(
-    judge: Judge, task: Task, attacks: Sequence[Attack], labels: Sequence[str], weights: Mapping[str, float],
+    judge: Judge, task: Task, attacks: Sequence[Attack], labels: Sequence[str], labelling: Labelling,
     weaker: str | None = None,
 ) -> Job[Assault]:  # fmt: skip
     """Judge a pair as it is, then with each attack on the response that lost. `weaker`: this one, whoever lost."""
     base = yield from judge(task)
-    weaker = weaker or _loser(base, weights)
+    weaker = weaker or _loser(base, task, labelling)
     if weaker is None:
         return Assault(task, base, None, {})
     runs = [_lettered(judge(_attacked(task, weaker, attack)), weaker, labels) for attack in attacks]
@@ -133,13 +132,11 @@ def _with_letter(request: Request, weaker: str, labels: Sequence[str]) -> Reques
     return msgspec.structs.replace(request, messages=messages)
 
 
-def _loser(judgments: Sequence[Judgment], weights: Mapping[str, float]) -> str | None:
-    """The response that loses once orders and principles are averaged, as in `pair`; None where neither does."""
-    for _, results in pair.compared(judgments, PairSection(), weights):
-        for result in results.values():
-            if not isinstance(result, str) and abs(result.difference) > ROUNDING:
-                return result.second_id if result.difference > 0 else result.first_id
-    return None
+def _loser(judgments: Sequence[Judgment], task: Task, labelling: Labelling) -> str | None:
+    """The response that loses once orders and principles are put together; None where neither does."""
+    one, other = (row.id for row in task.responses)
+    lead = labelling.lead(judgments, one)
+    return None if not lead else other if lead > 0 else one
 
 
 def stand_ins(responses: Sequence[Response], attack: Attack) -> list[Response]:
@@ -186,12 +183,6 @@ def _from_run(context: Context) -> Iterator[tuple[Prompt, Sequence[Response]]]:
         yield prompts[row.prompt_id], [responses[i] for i in ids]
 
 
-def _weights(config: Pipeline, section: JudgeSection) -> dict[str, float]:
-    standard = find_standard(section)
-    weights = {p.id: p.weight for p in getattr(standard, "principles", [])}
-    return weights | (config.pair.principle_weights if config.pair else {})
-
-
 def _kept(assaults: Iterable[Assault]) -> Iterator[Judgment]:
     """Every judgment of attacked pairs, under ids of its own; `meta.attack` names the attack ("" for none)."""
     for one in assaults:
@@ -228,6 +219,6 @@ def _controlled(
     for one in decided:
         assert one.weaker is not None
         stronger = next(row.id for row in one.task.responses if row.id != one.weaker)
-        job = assault(judge, one.task, attacks, labels, {}, one.weaker)
+        job = assault(judge, one.task, attacks, labels, Labelling(), one.weaker)
         found.append(readers.answered(job, reader(stronger, labels)))
     return found

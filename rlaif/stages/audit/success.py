@@ -3,23 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from rlaif import metrics
-from rlaif.config import PairSection
+from rlaif.config import PairSection, Pipeline
 from rlaif.judges.base import Task
 from rlaif.metrics import Estimate
 from rlaif.records import FIRST, SECOND, Judgment
 from rlaif.stages import pair
 from rlaif.stages.audit.attacks import Attack
 from rlaif.stages.audit.material import Found, Missing
+from rlaif.stages.pairing.standards import Standards
 from rlaif.stages.report.labels import p_first
 from rlaif.stages.selectors import ROUNDING
 
 _NO_VERDICT = Missing("no verdict was against the attacked response to begin with")
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """How judgments of one pair become a label, as `pair` does it; but the members of a panel count alike, since gold
+    is about the labels' own pairs."""
+
+    section: PairSection = field(default_factory=PairSection)
+    standards: Standards = field(default_factory=Standards)
+
+    @classmethod
+    def of(cls, config: Pipeline) -> Labelling:
+        given = config.pair or PairSection()
+        panel = given.panel if given.panel in ("mean", "majority") else "mean"
+        return cls(given.model_copy(update={"panel": panel, "panel_gold": None}), Standards.of(config.judge))
+
+    def lead(self, judgments: Sequence[Judgment], response_id: str) -> float | None:
+        """P(this response is better) − P(the other one is); 0 where neither is, None where there is no label."""
+        for _, results in pair.compared(judgments, self.section, standards=self.standards):
+            for result in results.values():
+                if not isinstance(result, str):
+                    lead = result.difference if result.first_id == response_id else -result.difference
+                    return 0.0 if abs(lead) <= ROUNDING else lead
+        return None
 
 
 @dataclass(frozen=True)
@@ -95,9 +120,7 @@ class Measured:
         return np.random.default_rng(self.seed)
 
 
-def measured(
-    assaults: Sequence[Assault], attacks: Sequence[Attack], seed: int, weights: Mapping[str, float]
-) -> Measured:
+def measured(assaults: Sequence[Assault], attacks: Sequence[Attack], seed: int, labelling: Labelling) -> Measured:
     rows: list[_Row] = []
     labels: list[tuple[str, str, float | None]] = []
     for one in assaults:
@@ -113,7 +136,7 @@ def measured(
                 and not before.superseded
                 and _winner(before) != one.weaker
             ]
-            labels.append((attack.kind, one.task.id, _turned(one.found[attack.id], one.weaker, weights)))
+            labels.append((attack.kind, one.task.id, _turned(one.found[attack.id], one.weaker, labelling)))
     return Measured(rows, labels, seed)
 
 
@@ -135,14 +158,10 @@ def _winner(row: Judgment) -> str | None:
     return {FIRST: row.response_ids[0], SECOND: row.response_ids[1]}.get(row.verdict or "")
 
 
-def _turned(judgments: Sequence[Judgment], weaker: str, weights: Mapping[str, float]) -> float | None:
-    """Whether the label, averaged over orders and principles, names the attacked response; None without a label."""
-    for _, results in pair.compared(judgments, PairSection(), weights):
-        for result in results.values():
-            if not isinstance(result, str):
-                lead = result.difference if result.first_id == weaker else -result.difference
-                return float(lead > ROUNDING)
-    return None
+def _turned(judgments: Sequence[Judgment], weaker: str, labelling: Labelling) -> float | None:
+    """Whether the label names the attacked response; None without a label."""
+    lead = labelling.lead(judgments, weaker)
+    return None if lead is None else float(lead > 0)
 
 
 def figures(
