@@ -24,6 +24,7 @@ STAGE_HELP = {
 }
 TRAINER_HELP = {
     "sft": "supervised fine-tuning on chosen or revised responses or demonstrations, on TRL",
+    "reward": "a reward model: pairs, per-criterion scores or rankings, on TRL",
     "dpo": "direct preference optimisation, on TRL",
     "kto": "Kahneman-Tversky optimisation on single responses, good or bad, on TRL",
 }

@@ -9,7 +9,7 @@ from rlaif.config.data import Budget, EngineSpec, ExportSection, GenerateSection
 from rlaif.config.evaluation import EvaluateSection, ReportSection
 from rlaif.config.judging import JudgeSection, PairSection, ReviseSection
 from rlaif.config.pipeline import Pipeline, load
-from rlaif.config.training import DPOSection, KTOSection, Replay, SFTSection, TrainSection
+from rlaif.config.training import DPOSection, KTOSection, Replay, RewardSection, SFTSection, TrainSection
 
 __all__ = [
     "Budget",
@@ -26,6 +26,7 @@ __all__ = [
     "Replay",
     "ReportSection",
     "ReviseSection",
+    "RewardSection",
     "SFTSection",
     "Sampler",
     "Section",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rlaif.config.base import Section
 from rlaif.config.data import dataset_folder
@@ -78,8 +78,39 @@ class KTOSection(TrainerSection):
         return dataset_folder("unpaired")
 
 
+class RewardSection(TrainerSection):
+    """`args`: of `trl.RewardConfig`. `model`: any causal LM (the SFT policy, the judge), or a reward model to go on
+    with."""
+
+    kind: Literal["pair", "scores", "ranking"] = "pair"  # of the dataset, as `export.kind`
+    loss: Literal["bradley_terry", "forward", "backward", "symmetric"] = "bradley_terry"  # of pairs
+    soft_labels: bool = False  # the target is `probability` instead of 1
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)  # share by which a label is moved to the other side
+    flip_rate: float = Field(default=0.0, ge=0, lt=0.5)  # share of wrong labels that `forward`, `backward` assume
+    margin: bool = False  # the column `margin` is what chosen must be ahead by, in the reward's unit
+    heads: list[str] | None = None  # scores: the criteria to learn, one head each; default: all in the dataset
+    ensemble: int = Field(default=1, ge=1, le=32)  # models, from seeds that follow on one another
+    human: str | None = None  # a dataset with the same columns labelled by people: measured, never trained on
+    pad_token: str | None = None  # for a tokenizer without one, or one that pads with its end token
+
+    @model_validator(mode="after")
+    def _fits_the_kind(self) -> RewardSection:
+        pairs_only = ("soft_labels", "label_smoothing", "margin")
+        if self.kind != "pair" and (self.loss != "bradley_terry" or any(getattr(self, name) for name in pairs_only)):
+            named = next((name for name in pairs_only if getattr(self, name)), "loss")
+            raise ValueError(f"{named}: only for kind: pair, this is kind: {self.kind}")
+        if self.heads is not None and (self.kind != "scores" or not self.heads):
+            raise ValueError("heads: names of criteria, for kind: scores")
+        if self.flip_rate and self.loss not in ("forward", "backward"):
+            raise ValueError(f"flip_rate: only loss: forward and backward use it, this is {self.loss}")
+        if not self.flip_rate and self.loss in ("forward", "backward"):
+            raise ValueError(f"flip_rate: loss: {self.loss} needs the share of wrong labels to assume, 0.1 say")
+        return self
+
+
 class TrainSection(Section):
     sft: SFTSection | None = None
+    reward: RewardSection | None = None
     dpo: DPOSection | None = None
     kto: KTOSection | None = None
 

@@ -11,6 +11,14 @@ from rlaif.stages.base import Context
 from rlaif.stages.table import RUN, located
 
 
+def run_reward(context: Context) -> dict[str, Any]:
+    from rlaif.training.reward import train_reward
+
+    section, dataset, out = prepared(context, "reward")
+    training = train_reward(section, dataset, out, context.config.seed)
+    return {"rows": training["n_train"], "steps": training["steps"], "members": section.ensemble}
+
+
 def run_dpo(context: Context) -> dict[str, Any]:
     from rlaif.training.dpo import train_dpo
 

@@ -55,6 +55,10 @@ class Method:
     def lora_defaults(self, section: Any) -> dict[str, Any]:
         return {"task_type": self.task_type}
 
+    def model_kwargs(self) -> dict[str, Any]:
+        """What `auto_class` needs to load a model of the shape that is trained, beside the usual."""
+        return {}
+
     def conversational(self, row: Row) -> bool:
         """Whether a row holds messages rather than text."""
         return any(isinstance(row.get(name), list) for name in ("prompt", "messages", "chosen", "completion"))
@@ -94,17 +98,7 @@ def train(method: Method, section: TrainerSection, dataset: Path | str, out: Pat
         with common.memory_errors(method.where):
             splits = method.load(section, located(source), workspace.cache, int(given["seed"]))
             n_train = len(splits.train)
-            record = {
-                "version": TRAINING_VERSION,
-                "method": method.name,
-                "model": named,
-                "model_sha256": path_sha256(Path(section.model)) or None,
-                "dataset": {"source": source, "sha256": dataset_sha256(splits.train), "rows": n_train},
-                "n_train": n_train,
-                **section.model_dump(mode="json", exclude=_COMMON_KEYS),
-                **splits.facts,
-                "given_args": given,
-            }
+            record = plan(method, section, named, source, splits, given)
             checkpoint = workspace.begin(record)
             config = arguments(method, section, given, workspace.checkpoints, n_train)
             trainer = _build(method, section, config, splits)
@@ -118,6 +112,27 @@ def train(method: Method, section: TrainerSection, dataset: Path | str, out: Pat
         workspace.abandon()
         raise
     return record
+
+
+def plan(
+    method: Method, section: TrainerSection, model: str, source: str, splits: Splits, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a training is: where it is the same, a killed one is continued. The record begins with it.
+
+    model, source: the starting model and the dataset as the user named them.
+    """
+    n_train = len(splits.train)
+    return {
+        "version": TRAINING_VERSION,
+        "method": method.name,
+        "model": model,
+        "model_sha256": path_sha256(Path(section.model)) or None,
+        "dataset": {"source": source, "sha256": dataset_sha256(splits.train), "rows": n_train},
+        "n_train": n_train,
+        **section.model_dump(mode="json", exclude=_COMMON_KEYS),
+        **splits.facts,
+        "given_args": dict(given),
+    }
 
 
 def check_arguments(method: Method, section: TrainerSection) -> None:
@@ -286,7 +301,7 @@ def _merged(method: Method, trainer: Any, section: TrainerSection, adapter: Path
     dtype = torch.bfloat16 if section.quantization is not None else next(trainer.model.parameters()).dtype
     wanted = {name: value for name, value in config.items() if name in ("revision", "attn_implementation")}
     base = getattr(transformers, method.auto_class).from_pretrained(
-        section.model, dtype=dtype, use_safetensors=True, **wanted
+        section.model, dtype=dtype, use_safetensors=True, **wanted, **method.model_kwargs()
     )
     base.config.pad_token_id = trainer.processing_class.pad_token_id
     return PeftModel.from_pretrained(base, str(adapter)).merge_and_unload()

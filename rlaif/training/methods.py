@@ -9,6 +9,7 @@ from rlaif.training.fitting import Method
 
 _METHODS = {
     "sft": "rlaif.training.sft:SFT",
+    "reward": "rlaif.training.reward:Reward",
     "dpo": "rlaif.training.dpo:DPO",
     "kto": "rlaif.training.kto:KTO",
 }
