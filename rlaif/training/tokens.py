@@ -1,8 +1,8 @@
 """A prompt and its response as token ids, the way a policy meets them: the ids it was given, then the ids it wrote.
 
 A reward model must be trained on the ids that it will be asked about. TRL renders whole conversations, where
-templates put text after the end token (a line break in ChatML) that no policy ever writes; and a text that is cut into
-tokens in one go may merge some over the boundary between prompt and response. So everything here is prompt ids,
+templates put text after the end token (a line break in ChatML) that no policy ever writes; and cutting a prompt and
+its response into tokens in one go may merge some over the boundary between them. So everything here is prompt ids,
 response ids and the end token.
 """
 
