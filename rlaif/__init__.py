@@ -23,6 +23,7 @@ __all__ = [
     "run",
     "train_dpo",
     "train_kto",
+    "train_reward",
     "train_sft",
 ]
 
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         run,
         train_dpo,
         train_kto,
+        train_reward,
         train_sft,
     )
 

@@ -212,6 +212,29 @@ def train_kto(
     return _train(train, checked, dataset, out, seed)
 
 
+def train_reward(
+    dataset: Data,
+    *,
+    model: str,
+    out: str | Path,
+    seed: int = 0,
+    args: Mapping[str, Any] | None = None,
+    **section: Any,
+) -> dict[str, Any]:
+    """Train a reward model on top of `model` (a folder or a hub id) and write it to the folder `out`.
+
+    `dataset`: as for `train_dpo`, or with `kind="scores"` rows of prompt, response and scores, with `kind="ranking"`
+    rows of prompt, responses and ranking. `args`: of `trl.RewardConfig`; `section`: the keys of `train.reward:` in a
+    pipeline. `rlaif.training.scoring.load_reward(out)` scores with it. Returns what stands in out/training.json.
+    Errors: UserError.
+    """
+    from rlaif.config import RewardSection
+    from rlaif.training.reward import train_reward as train
+
+    checked = configs.validate(RewardSection, {"model": model, "args": dict(args or {}), **section}, "train_reward")
+    return _train(train, checked, dataset, out, seed)
+
+
 def _train(
     train: Callable[[Any, str, Path, int], dict[str, Any]], section: Any, dataset: Data, out: str | Path, seed: int
 ) -> dict[str, Any]:

@@ -93,6 +93,14 @@ class RewardSection(TrainerSection):
     human: str | None = None  # a dataset with the same columns labelled by people: measured, never trained on
     pad_token: str | None = None  # for a tokenizer without one, or one that pads with its end token
 
+    @property
+    def exported(self) -> str:
+        return "dataset" if self.kind == "pair" else f"dataset-{self.kind}"
+
+    @property
+    def read(self) -> list[str]:
+        return [*super().read, *([self.human] if self.human else [])]
+
     @model_validator(mode="after")
     def _fits_the_kind(self) -> RewardSection:
         pairs_only = ("soft_labels", "label_smoothing", "margin")
