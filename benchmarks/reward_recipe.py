@@ -3,8 +3,8 @@
     nice python benchmarks/reward_recipe.py [--quick] [--split heldout] [--seeds 3]
 
 Runs pipelines/reward-tiny.yaml, then trains its `train.reward` again on the same pairs turned as the oracle finds
-them. Test pairs are the shipped policy's own samples on held-out prompts, three pairs a prompt from four samples, ties
-of the oracle left out. Reported, all against the oracle:
+them. Test pairs are the shipped policy's own samples on held-out prompts, three pairs a prompt from four samples,
+without ties of the oracle. Reported, all against the oracle:
 
     judge, train     how many of the labels that the model is trained on are right: the judge's error
     judge labels     the reward model of the pipeline: judge error and training error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -90,6 +91,10 @@ def test_learns_and_writes_a_plain_classifier(tiny_model: Path, write_dataset: W
     described = json.loads((out / "reward.json").read_text())
     assert described["heads"] == ["reward"] and described["dropped_too_long"] == {"train": 0, "test": 0, "human": 0}
     assert described["scores"]["reward"]["n"] == 64 and described["scores"]["reward"]["sd"] > 0
+
+    doc = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    table = doc.split("## `models/reward/`")[1].split("\n## ")[0]
+    assert list(described) == re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)
 
     from transformers import AutoModelForSequenceClassification
 
