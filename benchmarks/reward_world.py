@@ -51,15 +51,15 @@ class Pair:
         }
 
 
-def oracle_pairs(n: int, seed: int, split: str) -> list[Pair]:
-    """`n` pairs of responses in the policy's mix, written by the grammar; ties of the oracle are left out."""
+def oracle_pairs(n: int, seed: int, split: str, min_gap: float = 0.02) -> list[Pair]:
+    """`n` pairs of responses in the policy's mix, written by the grammar, that the oracle tells apart by `min_gap`."""
     rng = random.Random(f"reward-pairs/{seed}/{split}")
     pairs: list[Pair] = []
     while len(pairs) < n:
         prompt = sample_prompt(rng, split)  # type: ignore[arg-type]
         a, b = (write_response(rng, prompt, split, POLICY_MIX) for _ in range(2))  # type: ignore[arg-type]
         gap = quality(prompt, a) - quality(prompt, b)
-        if abs(gap) > 0.02:
+        if abs(gap) >= min_gap:
             better, worse = (a, b) if gap > 0 else (b, a)
             pairs.append(Pair(prompt.text, better, worse, abs(gap)))
     return pairs
