@@ -2,10 +2,10 @@
 
     nice python benchmarks/reward_noise.py [--quick] [--split heldout] [--seeds 3]
 
-Pairs of the tiny world that the oracle tells apart by .2 of quality, labelled by it, a fifth of them then turned round
-at random; the same pairs, starting model, epochs and order of rows for every loss. Accuracy is against the oracle on prompts and phrases that training
-never saw. `lost` is the accuracy of the plain loss on clean labels minus that of the loss on flipped ones; the bar:
-a robust loss loses at most half of what the plain one loses.
+Pairs of the tiny world that the oracle tells apart by .2 of quality, labelled by it, a fifth of them then turned
+round at random; the same pairs, starting model, epochs and order of rows for every loss. Accuracy is against the
+oracle on prompts and phrases that training never saw. `lost` is the accuracy of the plain loss on clean labels minus
+that of the loss on flipped ones; the bar: a robust loss loses at most half of what the plain one loses.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class Pair:
 
 
 def oracle_pairs(n: int, seed: int, split: str, min_gap: float = 0.02) -> list[Pair]:
-    """`n` pairs of responses in the policy's mix, written by the grammar, that the oracle tells apart by `min_gap`."""
+    """`n` pairs of responses in the policy's mix that the oracle tells apart by `min_gap`, written by the grammar."""
     rng = random.Random(f"reward-pairs/{seed}/{split}")
     pairs: list[Pair] = []
     while len(pairs) < n:
