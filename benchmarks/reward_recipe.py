@@ -29,6 +29,7 @@ from rlaif.world.prompts import find, prompts_of
 
 PIPELINE = ROOT / "pipelines" / "reward-tiny.yaml"
 N_SAMPLES = 4
+CLEAR = 0.2  # of the oracle's quality: a smaller gap is a matter of tone or length
 COLUMNS = ("judge, train", "judge labels", "oracle labels", "hard")
 
 
@@ -55,21 +56,24 @@ def sampled_pairs(seed: int, split: str, limit: int) -> list[Pair]:
     return pairs
 
 
-def oracle_rows(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], float]:
-    """The rows that the oracle tells apart, turned its way, and the share of them that the judge had so."""
-    turned, right = [], []
+def oracle_rows(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[tuple[float, bool]]]:
+    """The rows that the oracle tells apart, turned its way; of each, by how much, and whether the judge had it so."""
+    turned, judged = [], []
     for row in rows:
         prompt = find(row["prompt"][0]["content"])
         assert prompt is not None
         gap = quality(prompt, row["chosen"][0]["content"]) - quality(prompt, row["rejected"][0]["content"])
         if abs(gap) > 0.02:
-            right.append(float(gap > 0))
+            judged.append((abs(gap), gap > 0))
             chosen, rejected = ("chosen", "rejected") if gap > 0 else ("rejected", "chosen")
             turned.append({**row, "chosen": row[chosen], "rejected": row[rejected], "probability": 1.0})
-    return turned, mean(right)
+    return turned, judged
 
 
-def run(seed: int, split: str, limit: int, overrides: list[str]) -> dict[str, float]:
+def run(seed: int, split: str, limit: int, overrides: list[str]) -> dict[str, list[float]]:
+    """By column: accuracy on all pairs, and on those that the oracle tells apart by at least `CLEAR`."""
+    import numpy as np
+
     import rlaif
     from rlaif.config import load
 
@@ -81,20 +85,22 @@ def run(seed: int, split: str, limit: int, overrides: list[str]) -> dict[str, fl
     section = load(PIPELINE, overrides).train.reward.model_dump(exclude_unset=True)  # type: ignore[union-attr]
     names = ("prompt", "chosen", "rejected", "probability")
     rows = [{name: json.loads(line)[name] for name in names} for line in lines]
-    by_oracle, right = oracle_rows(rows)
+    by_oracle, judged = oracle_rows(rows)
     test = sampled_pairs(seed, split, limit)
-    found = {"judge, train": right}
+    clear = np.array([pair.gap >= CLEAR for pair in test])
+    found = {
+        "judge, train": [mean(float(right) for _, right in judged), mean(float(r) for g, r in judged if g >= CLEAR)]
+    }
     for name, labelled, changed in (
         ("judge labels", rows, {}),
         ("oracle labels", by_oracle, {}),
         ("hard", rows, {"soft_labels": False}),
     ):
-        found[name] = accuracy(trained_scores(labelled, test, {**section, **changed}, seed)[0])
-    shown = "  ".join(f"{name} {value:.3f}" for name, value in found.items())
-    print(
-        f"seed {seed}: {len(rows)} pairs, {len(test)} test pairs; {shown}; {time.monotonic() - started:.0f} s",
-        flush=True,
-    )
+        difference = trained_scores(labelled, test, {**section, **changed}, seed)[0]
+        found[name] = [accuracy(difference), accuracy(difference[clear])]
+    shown = "  ".join(f"{name} {every:.3f} {some:.3f}" for name, (every, some) in found.items())
+    seconds = time.monotonic() - started
+    print(f"seed {seed}: {len(rows)} pairs, {len(test)} test pairs; {shown}; {seconds:.0f} s", flush=True)
     return found
 
 
@@ -107,16 +113,15 @@ def main() -> None:
     args = parser.parse_args()
     overrides = [*(["prompts.limit=40"] if args.quick else []), *args.overrides]
     quiet()
-    found = [
-        run(seed, args.split, 40 if args.quick else 10_000, overrides)
-        for seed in range(1 if args.quick else args.seeds)
-    ]
-    print("\n" + "".join(f"{name:>24}" for name in COLUMNS))
-    cells = []
-    for name in COLUMNS:
-        values = [row[name] for row in found]
-        cells.append(f"{mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]".rjust(24))
-    print("".join(cells))
+    seeds, limit = (1, 40) if args.quick else (args.seeds, 10_000)
+    found = [run(seed, args.split, limit, overrides) for seed in range(seeds)]
+    print("\n" + " " * 12 + "".join(f"{name:>24}" for name in COLUMNS))
+    for at, which in enumerate(("all pairs", f"gap >= {CLEAR}")):
+        cells = []
+        for name in COLUMNS:
+            values = [row[name][at] for row in found]
+            cells.append(f"{mean(values):.3f} [{min(values):.3f}, {max(values):.3f}]".rjust(24))
+        print(f"{which:12}" + "".join(cells))
     print(json.dumps({"split": args.split, "by_seed": found}))
 
 

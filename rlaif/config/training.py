@@ -29,7 +29,7 @@ class TrainerSection(Section):
     @property
     def exported(self) -> str:
         """Which of a run's exports it trains on where `dataset` says nothing."""
-        return "dataset"
+        return dataset_folder("pair")
 
     @property
     def read(self) -> list[str]:
@@ -95,7 +95,7 @@ class RewardSection(TrainerSection):
 
     @property
     def exported(self) -> str:
-        return "dataset" if self.kind == "pair" else f"dataset-{self.kind}"
+        return dataset_folder(self.kind)
 
     @property
     def read(self) -> list[str]:
