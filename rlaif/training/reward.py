@@ -112,25 +112,23 @@ class Reward(Method):
             logits = predict(model, flat, tokenizer.pad_token_id, _BATCH)
             return logits if self.targets is None else logits * self.targets.sd + self.targets.mean
 
-        train, test, dropped = trainer.train_dataset, trainer.eval_dataset, {}
-        dropped["train"] = len(splits.train) - len(train)
-        human = None
+        test, human = trainer.eval_dataset, None
         if self.human is not None:
-            human = that_fit(encoded(self.human, tokenizer, section, self.heads, None), limit)
-            dropped["human"] = len(self.human) - len(human)
-        if test is not None:
-            dropped["test"] = (0 if splits.test is None else len(splits.test)) - len(test)
+            with trainer.args.main_process_first():
+                human = that_fit(encoded(self.human, tokenizer, section, self.heads, None), limit)
+        asked = {"train": splits.train, "test": splits.test, "human": self.human}
+        kept = {"train": trainer.train_dataset, "test": test, "human": human}
         described = {
             "version": REWARD_VERSION,
             "kind": section.kind,
             "heads": self.heads,
             "targets": {"mean": self.targets.mean, "sd": self.targets.sd} if self.targets else None,
-            "scores": self._scale(train, scored, int(trainer.args.seed)),
+            "scores": self._scale(trainer.train_dataset, scored, int(trainer.args.seed)),
             "tokenizer": tokens.fingerprint(tokenizer),
             "max_length": limit,
             "held_out": self._measured(section, test, scored),
             "human": self._measured(section, human, scored),
-            "dropped_too_long": dropped,
+            "dropped_too_long": {n: len(rows) - len(kept[n]) for n, rows in asked.items() if rows is not None},
         }
         if trainer.is_world_process_zero():
             write_description(folder, described)

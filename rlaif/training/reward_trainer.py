@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from rlaif.config import RewardSection
 from rlaif.errors import DataError
 from rlaif.training import reward_losses as losses
-from rlaif.training.reward_data import collator, encoded, that_fit
+from rlaif.training.reward_data import SEQUENCES, collator, encoded, that_fit
 
 _OURS = ("present", "target", "margin", "scores")  # of a batch: not for the model
 
@@ -36,9 +36,10 @@ def trainer_class(section: RewardSection, heads: Sequence[str], targets: Targets
                 )
 
         def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
-            if "sequences" not in dataset.column_names:
-                dataset = encoded(dataset, processing_class, section, heads, args.dataset_num_proc)
-            fitting = that_fit(dataset, args.max_length)
+            with args.main_process_first():  # the others read what it wrote
+                if SEQUENCES not in dataset.column_names:
+                    dataset = encoded(dataset, processing_class, section, heads, args.dataset_num_proc)
+                fitting = that_fit(dataset, args.max_length)
             if not len(fitting) and dataset_name == "train":
                 raise DataError(
                     f"train.reward.args.max_length: {args.max_length}: every row is longer, none is left to train on"
@@ -46,7 +47,7 @@ def trainer_class(section: RewardSection, heads: Sequence[str], targets: Targets
             return fitting
 
         def _set_signature_columns_if_needed(self) -> None:
-            self._signature_columns: list[str] = ["sequences", *_OURS]
+            self._signature_columns: list[str] = [SEQUENCES, *_OURS]
 
         def compute_loss(
             self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

@@ -195,6 +195,20 @@ def test_one_head_a_criterion(tiny_model: Path, write_dataset: Write, tmp_path: 
     assert within_floor.violated.tolist() == [False, True]
 
 
+@pytest.mark.parametrize(("kind", "make"), [("pair", pairs), ("scores", scored), ("ranking", ranked)])
+def test_accumulated_batches_are_one_batch(
+    tiny_model: Path, write_dataset: Write, tmp_path: Path, kind: Any, make: Callable[[int], list[dict[str, Any]]]
+) -> None:
+    """However rows fall on batches, also where only some of them are judged on a criterion."""
+    data = write_dataset(train=make(16))
+    for name, batch in (("whole", (8, 1)), ("parts", (2, 4))):
+        sizes = dict(zip(("per_device_train_batch_size", "gradient_accumulation_steps"), batch, strict=True))
+        args = {"max_steps": 2, "optim": "sgd", "learning_rate": 0.1, **sizes}
+        train_reward(section(tiny_model, kind=kind, args=args), data, tmp_path / name, seed=1)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"), 1e-6)
+    assert not same(weights(tmp_path / "whole"), {**weights(tmp_path / "whole"), **weights(tiny_model)}, 1e-4)
+
+
 def test_listwise(tiny_model: Path, write_dataset: Write, tmp_path: Path) -> None:
     data = write_dataset(train=ranked(32), test=ranked(8))
     args = {"max_steps": 40, "learning_rate": 3e-3, "center_rewards_coefficient": 0.01}
