@@ -12,7 +12,9 @@ import rlaif
 from rlaif import cli
 from rlaif.config import Pipeline
 from rlaif.errors import UserError
+from rlaif.stages.kinds import KINDS
 from rlaif.stages.table import stage
+from rlaif.training.reward_data import NEEDED
 
 START = "shipped:data/tiny/policy"
 
@@ -30,6 +32,11 @@ def config(**reward: Any) -> Pipeline:
 )
 def test_each_kind_trains_on_its_own_export(kind: str, folder: str) -> None:
     assert Path("runs/x") / folder in list(stage("reward").files(config(kind=kind)))
+
+
+@pytest.mark.parametrize("kind", list(NEEDED))
+def test_the_exports_have_the_columns_that_it_reads(kind: str) -> None:
+    assert set(NEEDED[kind]) <= set(KINDS[kind].columns([]))
 
 
 def test_other_human_labels_train_again() -> None:
