@@ -38,7 +38,7 @@ def rows(n: int) -> list[dict[str, Any]]:
 
 
 def build_model(folder: Path) -> str:
-    """A random Llama of 8 million parameters with the tiny world's tokenizer."""
+    """A random Llama of 3 million parameters with the tiny world's tokenizer."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -46,7 +46,7 @@ def build_model(folder: Path) -> str:
 
     tokenizer = AutoTokenizer.from_pretrained(shipped("data") / "tiny" / "policy")
     torch.manual_seed(0)
-    size = {"hidden_size": 256, "intermediate_size": 768, "num_hidden_layers": 8, "num_attention_heads": 4}
+    size = {"hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 4}
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
     LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **size, **ids)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -82,26 +82,25 @@ def bare(name: str) -> Any:
 
 def trainer_of(make: Any, keys: dict[str, Any], model: str, data: Path, out: Path, steps: int, ours: bool) -> Any:
     """Ours as `fitting.train` builds it; TRL's with the config, the rows and the tokenizer of ours."""
+    from transformers import PrinterCallback
+
     from rlaif.config.training import TrainSection
-    from rlaif.training import fitting
+    from rlaif.training import common, fitting
 
     method = make()
     given = {**ARGS, "max_steps": steps, "seed": 0}
     section = TrainSection.model_validate({method.name: {"model": model, "args": given, **keys}}).section(method.name)
     splits = method.load(section, str(data / "pairs.jsonl"), out / "cache", 0)
     config = fitting.arguments(method, section, given, out / "checkpoints", len(splits.train))
-    trainer = fitting._build(method, section, config, splits)
     if ours:
-        return trainer
-    fresh = method.load(section, str(data / "pairs.jsonl"), out / "cache", 0).train
-    config = fitting.arguments(method, section, given, out / "checkpoints", len(splits.train))
-    if method.name == "reward":
+        return fitting._build(method, section, config, splits)
+    if method.name == "reward":  # TRL's takes a loaded model's arguments, or none
         config.model_init_kwargs = None
+    fresh = splits.train
     columns = [name for name in ("prompt", "completion", "chosen", "rejected") if name in fresh.column_names]
     arguments = {"args": config, "train_dataset": fresh.select_columns(columns)}
-    found = bare(method.name)(model=model, processing_class=trainer.processing_class, **arguments)
-    from transformers import PrinterCallback
-
+    tokenizer = common.load_tokenizer(model, False)
+    found = bare(method.name)(model=model, processing_class=tokenizer, **arguments)
     found.remove_callback(PrinterCallback)
     return found
 
@@ -134,7 +133,7 @@ def main() -> None:
     prepare_environment()
     with tempfile.TemporaryDirectory(prefix="rlaif-") as temporary:
         folder = Path(temporary)
-        model, pairs = build_model(folder / "model"), rows(96)
+        model, pairs = build_model(folder / "model"), rows(48)
         (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs), encoding="utf-8")
         shown = ({"prompt": row["prompt"], "completion": row["chosen"]} for row in pairs)
         (folder / "demonstrations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in shown))
@@ -161,6 +160,7 @@ def measured(found: Any, model: str, folder: Path, n_rounds: int, steps: int) ->
                 trainer = trainer_of(make, keys, model, folder, folder / name, 3 if number < 0 else steps, ours)
                 speed = steps_per_second(trainer, 3 if number < 0 else steps)
                 if number >= 0:
+                    print(f"round {number + 1}: {name}, {'ours' if ours else 'TRL'}: {speed:.2f} steps/s", flush=True)
                     speeds[name][0 if ours else 1].append(speed)
     return speeds
 
