@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from rlaif.config import Pipeline
 from rlaif.config.data import KINDS, dataset_folder
 from rlaif.config.training import TRAINERS
 from rlaif.engines.base import IN_PROCESS
 from rlaif.errors import ConfigError
+from rlaif.paths import resolve
 from rlaif.stages.base import Context
 from rlaif.stages.contest import contestants_of
 from rlaif.store import RunFolder
@@ -118,6 +120,9 @@ def _trainer(name: str) -> Callable[[Context], None]:
         section = config.train.section(name) if config.train else None
         if section is None:
             raise ConfigError(f"{where}: this config has no such section")
+        file = section.launch.config_file if section.launch else None
+        if file is not None and not resolve(file, Path()).is_file():
+            raise ConfigError(f"{where}.launch.config_file: {file}: no such file; `accelerate config` writes one")
         if section.dataset is not None or config.export is None:
             return
         written = {dataset_folder(kind): kind for kind in KINDS}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,6 +33,9 @@ TRAINER_HELP = {
     "kto": "Kahneman-Tversky optimisation on single responses, good or bad, on TRL",
 }
 _SET_HELP = "set a key of the config, for example judge.orders=random; may be given several times"
+# Of several processes that train together, all may fail of the same. The launcher ends the others once the first
+# has failed: so they wait, and only what fails in one alone is said by it.
+_REPEATED_S = 5.0
 _EPILOG = """\
 TARGET is a pipeline (.yaml), a run folder, or, to generate, revise, judge and train, your own data file. Any key of
 the config can be set with --set.
@@ -98,6 +102,10 @@ def _ended_by(number: int) -> str:
 
 
 def _fail(message: object, code: int) -> int:
+    from rlaif.process import is_launched, is_main
+
+    if is_launched() and not is_main():
+        time.sleep(_REPEATED_S)
     print(f"rlaif: {' '.join(str(message).split())}", file=sys.stderr)
     return code
 
@@ -143,6 +151,12 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
     _lazy_command(commands, named, "world", "the tiny offline world: measure it, build its models", "rlaif.world.cli")
     if named == "_stage":
         _child_command(commands)
+    if named == "_launch":
+        launch = commands.add_parser("_launch")  # starts a stage's several processes; not for people
+        launch.add_argument("--config_file")
+        launch.add_argument("--num_processes")
+        launch.add_argument("command", nargs=argparse.REMAINDER)
+        launch.set_defaults(func=_launch)
     return parser
 
 
@@ -275,6 +289,15 @@ def _child(arguments: argparse.Namespace) -> int:
             config, folder, arguments.stage, arguments.fingerprint, quiet=arguments.quiet, until=arguments.until
         )
     return 0
+
+
+def _launch(arguments: argparse.Namespace) -> int:
+    from rlaif.process import let_interrupts_in
+    from rlaif.training.launch import launch
+
+    let_interrupts_in()
+    given = {"--config_file": arguments.config_file, "--num_processes": arguments.num_processes}
+    return launch([part for flag, value in given.items() if value for part in (flag, value)], arguments.command)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 from rlaif.errors import StoreError
 
 DESCRIPTOR = "RLAIF_LOCK_FD"  # the environment variable that tells a child which descriptor it inherited
+HELD = "RLAIF_LOCK_HELD"  # device and inode of a lock that the launcher of this process holds
 
 
 def inherited(path: Path) -> int | None:
@@ -22,6 +23,26 @@ def inherited(path: Path) -> int | None:
     except (OSError, ValueError):
         return None
     return os.dup(int(value)) if (mine.st_dev, mine.st_ino) == (theirs.st_dev, theirs.st_ino) else None
+
+
+def vouch() -> None:
+    """For processes that this one starts and that end with it: the lock that it inherited is theirs too.
+
+    A launcher of several processes hands no descriptors on.
+    """
+    value = os.environ.pop(DESCRIPTOR, None)
+    if value is not None:
+        held = os.fstat(int(value))
+        os.environ[HELD] = f"{held.st_dev}:{held.st_ino}"
+
+
+def vouched(path: Path) -> bool:
+    """Whether the process that started this one holds the lock of this folder for it."""
+    try:
+        there = (path / ".lock").stat()
+    except OSError:
+        return False
+    return os.environ.get(HELD) == f"{there.st_dev}:{there.st_ino}"
 
 
 def acquire(lock: int, path: Path, wait_s: float) -> None:

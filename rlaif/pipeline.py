@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import rlaif
@@ -17,6 +18,8 @@ from rlaif.config import Pipeline
 from rlaif.engines.base import IN_PROCESS, NEVER_SHRINKS
 from rlaif.errors import ConfigError, GateFailed, StoreError
 from rlaif.fingerprint import fingerprint
+from rlaif.paths import resolve
+from rlaif.process import is_main, n_processes
 from rlaif.progress import Stats
 from rlaif.records import SCHEMA_VERSION, Judgment
 from rlaif.stages.base import Context, Enough
@@ -56,6 +59,7 @@ def run(
     stages = list(stages) if stages is not None else stages_of(config)
     if not stages:
         raise ConfigError(f"nothing to run: the config has none of {', '.join(STAGES)}")
+    _refuse_to_run_twice()
     with RunFolder(config.run) as folder:
         folder.refuse_foreign()
         check(config, folder, stages)
@@ -69,8 +73,9 @@ def run(
             if not force and stage not in again and _finished(before, mark, folder):
                 say(f"{stage}: up to date")
                 continue
+            here = in_process and launch_flags(config, stage) is None
             try:
-                if in_process or not loads_a_model(config, stage):
+                if here or not loads_a_model(config, stage):
                     run_stage_here(config, folder, stage, mark, quiet=quiet)
                 else:
                     _run_child(config, folder, stage, mark, quiet=quiet)
@@ -102,7 +107,6 @@ def run_stage_here(
         status, counts = "gate_failed", error.counts
         raise
     finally:
-        manifest = folder.manifest
         entry = {
             "status": status,
             "fingerprint": mark if status == "finished" else None,
@@ -112,8 +116,10 @@ def run_stage_here(
             "counts": counts,
             "outputs": [name for name in stage_named(stage).writes(config) if (folder.path / name).exists()],
         }
-        _add(manifest, stage, entry, {role: context.engine(role) for role in context.stats}, folder)
-        folder.save_manifest(manifest)
+        if is_main():
+            manifest = folder.manifest
+            _add(manifest, stage, entry, {role: context.engine(role) for role in context.stats}, folder)
+            folder.save_manifest(manifest)
 
 
 def _run_child(config: Pipeline, folder: RunFolder, stage: str, mark: str, *, quiet: bool) -> None:
@@ -122,11 +128,35 @@ def _run_child(config: Pipeline, folder: RunFolder, stage: str, mark: str, *, qu
     folder.release_journal()
     descriptor, environment = folder.lock_for_child()
     arguments = ["_stage", stage, config.run, "--fingerprint", mark] + (["--quiet"] if quiet else [])
+    flags = launch_flags(config, stage)
+    if flags is not None:
+        arguments = ["_launch", *flags, *arguments]
     for until in [*_one_process_each(config, stage), None]:
         only = ["--until", until] if until else []
         code = run_child([*arguments, *only], env=environment, pass_fds=(descriptor,))
         if code:
             raise ChildFailed(code)
+
+
+def launch_flags(config: Pipeline, stage: str) -> list[str] | None:
+    """What `accelerate launch` is given to start the stage's processes; None for a stage that is one process."""
+    section = config.train.section(stage) if config.train else None
+    if section is None or section.launch is None:
+        return None
+    launch, flags = section.launch, []
+    if launch.config_file is not None:
+        flags += ["--config_file", str(resolve(launch.config_file, Path()))]
+    if launch.num_processes is not None:
+        flags += ["--num_processes", str(launch.num_processes)]
+    return flags
+
+
+def _refuse_to_run_twice() -> None:
+    if n_processes() > 1:
+        raise ConfigError(
+            f"this is one of {n_processes()} processes of a launcher; start rlaif once, with train.NAME.launch: it "
+            "then starts `accelerate launch` for the training alone"
+        )
 
 
 def _one_process_each(config: Pipeline, stage: str) -> list[str]:

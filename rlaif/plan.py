@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from rlaif.checks import check
 from rlaif.config import Pipeline, Price
-from rlaif.config.training import TRAINERS
+from rlaif.config.training import TRAINERS, TrainerSection
 from rlaif.judges import build
 from rlaif.judges.base import Judge, planned
 from rlaif.judges.revision import RevisionChain
@@ -237,17 +237,28 @@ def _evaluate_loads(context: Context) -> dict[str, _Load]:
 
 
 def _training(config: Pipeline, wanted: list[str]) -> list[str]:
-    """Checks the names of the training arguments where TRL is installed."""
+    """Checks the names of the training arguments where TRL is installed; what memory the trainings take."""
     if importlib.util.find_spec("trl") is None:
         return ["", "train: TRL is not installed here, its arguments were not checked (pip install 'rlaif[train]')"]
     from rlaif.training.fitting import check_arguments
     from rlaif.training.methods import method
 
+    lines: list[str] = []
     for name in wanted:
         section = config.train.section(name) if config.train else None
         if section is not None:
             check_arguments(method(name), section)
-    return []
+            lines += _memory(name, section)
+    return ["", *lines] if lines else []
+
+
+def _memory(name: str, section: TrainerSection) -> list[str]:
+    """What it takes on each device, where the model's config lies here: nothing is fetched for a plan."""
+    from rlaif.training.data import located
+    from rlaif.training.memory import has_config
+    from rlaif.training.memory_plan import told
+
+    return [told(name, section)] if has_config(located(section.model)) else []
 
 
 def _counter(context: Context, role: str) -> Callable[[list[Message]], int]:

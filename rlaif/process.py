@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 PARENT_VARIABLE = "RLAIF_PARENT_PID"  # set for a child, so that it knows whom to watch
+LAUNCHED_VARIABLE = "RLAIF_LAUNCHED"  # set for what `accelerate launch` starts
 _POLL_S = 0.5  # how often a child looks whether its parent lives
 _STOP_GRACE_S = 30.0  # what a child may take to stop cleanly after Ctrl-C or SIGTERM
 
@@ -107,6 +108,22 @@ def _watch(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(_POLL_S)
     os.killpg(0, signal.SIGKILL)
+
+
+def n_processes() -> int:
+    """How many processes do the same work together, as torch's launchers say it. 1 where none started this one."""
+    value = os.environ.get("WORLD_SIZE", "1")
+    return int(value) if value.isdigit() else 1
+
+
+def is_main() -> bool:
+    """Whether this is the one of them that writes."""
+    return n_processes() == 1 or os.environ.get("RANK", "0") == "0"
+
+
+def is_launched() -> bool:
+    """Whether `rlaif` itself had this process started by `accelerate launch`."""
+    return LAUNCHED_VARIABLE in os.environ
 
 
 def let_interrupts_in() -> None:

@@ -259,6 +259,8 @@ class RunFolder:
         self._journal: Journal | None = None
 
     def __enter__(self) -> RunFolder:
+        if lock.vouched(self.path):
+            return self
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             inherited = lock.inherited(self.path)

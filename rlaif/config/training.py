@@ -17,6 +17,19 @@ TRAINERS = ("sft", "reward", "dpo", "kto", "ppo", "grpo")  # in the order in whi
 POLICIES = ("sft", "dpo", "kto", "ppo", "grpo")  # those whose output answers prompts
 
 
+class LaunchSection(Section):
+    """Training in several processes: the stage's own process is started by `accelerate launch`, with these flags."""
+
+    config_file: str | None = None  # what `accelerate config` writes; shipped:pipelines/accelerate/ddp.yaml, …
+    num_processes: int | None = Field(default=None, ge=1)  # default: the file's
+
+    @model_validator(mode="after")
+    def _says_something(self) -> LaunchSection:
+        if self.config_file is None and self.num_processes is None:
+            raise ValueError("config_file or num_processes is needed")
+        return self
+
+
 class TrainerSection(Section):
     """What all trainers have in common."""
 
@@ -25,6 +38,7 @@ class TrainerSection(Section):
     args: dict[str, Any] = {}
     lora: dict[str, Any] | None = None  # arguments of `peft.LoraConfig`
     quantization: dict[str, Any] | None = None  # of `transformers.BitsAndBytesConfig`: QLoRA, together with `lora`
+    launch: LaunchSection | None = None  # several processes; a batch is then per_device_train_batch_size × processes
 
     @property
     def exported(self) -> str:

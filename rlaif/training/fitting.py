@@ -15,7 +15,8 @@ from typing import Any
 from rlaif.config.training import TrainerSection
 from rlaif.digests import path_sha256
 from rlaif.errors import ConfigError, DataError, one_line
-from rlaif.training import common
+from rlaif.process import n_processes
+from rlaif.training import common, processes
 from rlaif.training.data import Row, Splits, dataset_sha256, located
 from rlaif.training.workspace import Workspace
 
@@ -92,11 +93,14 @@ def train(method: Method, section: TrainerSection, dataset: Path | str, out: Pat
     common.prepare_environment()
     started, given = time.monotonic(), {"seed": seed, **section.args}
     named, source = section.model, str(dataset)  # as the user wrote them: what the record tells
+    processes.check(section.launch, f"{method.where}.launch")
     section = section.model_copy(update={"model": located(section.model)})
+    processes.join(section.args)
     workspace = Workspace(Path(out))
     try:
         with common.memory_errors(method.where):
-            splits = method.load(section, located(source), workspace.cache, int(given["seed"]))
+            with processes.main_first():
+                splits = method.load(section, located(source), workspace.cache, int(given["seed"]))
             n_train = len(splits.train)
             record = plan(method, section, named, source, splits, given)
             checkpoint = workspace.begin(record)
@@ -106,8 +110,8 @@ def train(method: Method, section: TrainerSection, dataset: Path | str, out: Pat
             _save(method, trainer, section, workspace.model)
             record |= method.finish(trainer, section, workspace.model, splits)
             record |= {"seconds": round(time.monotonic() - started, 2), "versions": common.versions()}
-            if trainer.is_world_process_zero():
-                workspace.publish(record)
+            workspace.publish(record)
+            processes.wait()
     except BaseException:
         workspace.abandon()
         raise
@@ -129,6 +133,7 @@ def plan(
         "model_sha256": path_sha256(Path(section.model)) or None,
         "dataset": {"source": source, "sha256": dataset_sha256(splits.train), "rows": n_train},
         "n_train": n_train,
+        "processes": n_processes(),
         **section.model_dump(mode="json", exclude=_COMMON_KEYS),
         **splits.facts,
         "given_args": dict(given),

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.errors import StoreError
+from rlaif.process import is_main
+from rlaif.training.processes import from_main
 
 TRAINING_FILE = "training.json"
 log = logging.getLogger("rlaif.training")
@@ -23,6 +25,8 @@ class Workspace:
         .NAME.partial/cache/        what `datasets` and TRL write on the way
         .NAME.partial/model/        becomes NAME
 
+    Of several processes that train together the main one does all this, and the others see the same file system. All
+    of them wait for it in `begin`, and only there.
     Errors: StoreError where the folder cannot be written.
     """
 
@@ -32,15 +36,22 @@ class Workspace:
         self.checkpoints = self.root / "checkpoints"
         self.cache = self.root / "cache"
         self.model = self.root / "model"
+        if is_main():
+            self._make()
+
+    def _make(self) -> None:
         try:
             shutil.rmtree(self.model, ignore_errors=True)
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             self.cache.mkdir(exist_ok=True)
         except OSError as error:
-            raise StoreError(f"{out}: cannot write a model here: {error.strerror or error}") from None
+            raise StoreError(f"{self.out}: cannot write a model here: {error.strerror or error}") from None
 
     def begin(self, plan: Mapping[str, Any]) -> Path | None:
         """The newest whole checkpoint of the same plan, or None after clearing what another plan left."""
+        return from_main(lambda: self._begin(plan))
+
+    def _begin(self, plan: Mapping[str, Any]) -> Path | None:
         path, wanted = self.root / "plan.json", json.loads(json.dumps(plan, default=str))
         earlier = _read(path)
         found = self._newest() if earlier == wanted else None
@@ -57,6 +68,8 @@ class Workspace:
 
         An older model is deleted only once the new one is there.
         """
+        if not is_main():
+            return
         text = json.dumps(record, indent=1, allow_nan=False, ensure_ascii=False)
         (self.model / TRAINING_FILE).write_text(text, encoding="utf-8")
         old = self.out.parent / f".{self.out.name}.old"
@@ -68,7 +81,12 @@ class Workspace:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def abandon(self) -> None:
-        """After a failure: keep whole checkpoints, if there are any, and nothing else."""
+        """After a failure: keep whole checkpoints, if there are any, and nothing else.
+
+        The failure may be one process's alone: its launcher ends the others.
+        """
+        if not is_main():
+            return
         if self._newest() is None:
             shutil.rmtree(self.root, ignore_errors=True)
             return

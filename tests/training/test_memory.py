@@ -1,0 +1,107 @@
+"""The plan of memory: arithmetic by hand, parameters of a known model, and one training that is measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from rlaif.config import DPOSection, SFTSection
+from rlaif.config.training import LaunchSection
+from rlaif.errors import ConfigError
+from rlaif.training.memory import Setting, Shape, layer_bytes, memory, shape_of
+from rlaif.training.memory_plan import plan, setting, told
+
+# 2 layers of 100 parameters, 40 outside them; widths 3, 5 and 3
+SMALL = Shape(n_parameters=240, n_trained=240, n_layers=2, hidden=3, mlp=5, queries=3, vocabulary=10, n_embedding=40)
+# a Llama 3.1 8B's config.json, as its makers published the sizes
+LLAMA_8B = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "vocab_size": 128256, "hidden_size": 4096,
+    "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+    "tie_word_embeddings": False,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("llama")
+    (folder / "config.json").write_text(json.dumps(LLAMA_8B))
+    return str(folder)
+
+
+def test_a_layer_by_hand() -> None:
+    """float32: (2·3·3 norms + 4·3 attention + 4·5 MLP) elements of 4 bytes; bf16 autocast halves the last two and
+    adds its copy of each norm's output."""
+    assert layer_bytes(SMALL, Setting(tokens=1)) == (18 + 12 + 20) * 4
+    assert layer_bytes(SMALL, Setting(tokens=1, compute_bytes=2)) == 18 * 4 + 2 * 3 * 2 + (12 + 20) * 2
+
+
+def test_a_whole_plan_by_hand() -> None:
+    found = memory(SMALL, Setting(tokens=2))
+    activations = 2 * (2 * 200 + 3 * 4 * 3)
+    head = 2 * 10 * 4 * 3 + 10 * 3 * 4
+    assert found == {
+        "policy": 960, "gradients": 960, "optimiser": 1920, "activations": activations, "output head": head,
+        "total": 960 + 1920 + max(activations + head, 960),
+    }  # fmt: skip
+
+
+def test_gradients_that_are_accumulated_are_there_with_the_activations() -> None:
+    once, twice = (memory(SMALL, Setting(tokens=2, accumulation=n)) for n in (1, 2))
+    assert twice["total"] == once["total"] + min(960, once["activations"] + once["output head"])
+
+
+def test_shards_divide_what_is_kept_and_gather_a_layer() -> None:
+    found = memory(SMALL, Setting(tokens=2, shards=4), {"reference": (240, False)})
+    assert (found["policy"], found["reference"], found["gradients"], found["optimiser"]) == (240, 240, 240, 480)
+    assert found["gathered"] == 4 * (2 * 100 + 40)
+
+
+def test_a_trained_second_model_has_gradients_and_moments() -> None:
+    found = memory(SMALL, Setting(tokens=2), {"value": (100, True), "reward": (50, False)})
+    assert (found["value"], found["reward"]) == (400, 200)
+    assert (found["gradients"], found["optimiser"]) == (4 * 340, 8 * 340)
+
+
+@pytest.mark.integration  # imports transformers and peft
+def test_parameters_of_a_known_model(llama: str) -> None:
+    """8,030,261,248 is the published count; LoRA of rank r on a linear layer of m by n has r·(m + n)."""
+    assert shape_of(llama).n_parameters == 8_030_261_248
+    lora = shape_of(llama, {"r": 16, "target_modules": ["q_proj", "v_proj"]})
+    assert lora.n_trained == 32 * 16 * ((4096 + 4096) + (4096 + 1024))
+    assert lora.n_parameters == 8_030_261_248 + lora.n_trained
+
+
+@pytest.mark.integration  # imports TRL
+def test_sections_become_settings(llama: str, tmp_path: Path) -> None:
+    args = {"per_device_train_batch_size": 2, "max_length": 512, "bf16": True, "gradient_checkpointing": True}
+    launch = LaunchSection(config_file="shipped:pipelines/accelerate/fsdp.yaml", num_processes=8)
+    dpo = DPOSection(model=llama, args=args, launch=launch)
+    assert setting("dpo", dpo) == Setting(2 * 2 * 512, 4, None, 2, 8, True, 1, 8, False)
+    eight = plan("dpo", dpo)
+    assert eight["optimiser"] == 8 * 8_030_261_248 // 8 and "reference" not in eight
+    own = DPOSection(model=llama, args={**args, "precompute_ref_log_probs": False}, launch=launch)
+    assert plan("dpo", own)["reference"] == 4 * 8_030_261_248 // 8
+    lora = DPOSection(model=llama, args=args, lora={"r": 16}, quantization={"load_in_4bit": True})
+    assert plan("dpo", lora)["policy"] == pytest.approx(0.5 * 8_030_261_248, rel=0.01)
+    ddp = SFTSection(model=llama, args={"optim": "sgd"}, launch=LaunchSection(num_processes=2))
+    found = setting("sft", ddp)
+    assert (found.moments, found.ddp, found.shards) == (0, True, 1)
+    assert told("dpo", dpo).startswith("train.dpo: about ") and "GiB on each device" in told("dpo", dpo)
+    with pytest.raises(ConfigError, match=r"train.dpo.model: .*: no config to plan by"):
+        plan("dpo", DPOSection(model=str(tmp_path)))
+
+
+@pytest.mark.integration  # trains a Llama of 20 million parameters in a process of its own
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is read from /proc")
+def test_a_training_takes_what_is_foretold(tmp_path: Path) -> None:
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    try:
+        from memory_plan import BAR, build_model, foretold, measured
+    finally:
+        sys.path.pop(0)
+    model = build_model(tmp_path / "model", hidden=384, layers=6)
+    case = {"trainer": "sft", "args": {"per_device_train_batch_size": 4}}
+    assert measured(case, model, tmp_path) / foretold(case, model)["total"] == pytest.approx(1, abs=BAR)
