@@ -1,6 +1,6 @@
 """The memory that `rlaif.training.memory` foretells beside what trainings take, on this machine's CPU.
 
-    python benchmarks/memory_plan.py            # 6 trainings of a random Llama of 41 million parameters: 5 minutes
+    python benchmarks/memory_plan.py            # 6 trainings of a random Llama of 16 million parameters: 5 minutes
     python benchmarks/memory_plan.py --quick    # the first two
 
 Each training runs in a process of its own. Measured is the peak of its resident memory from the moment when the
@@ -73,7 +73,7 @@ fitting.train(method(trainer), TrainSection.model_validate({trainer: json.loads(
 """
 
 
-def build_model(folder: Path, *, hidden: int = 512, layers: int = 8) -> str:
+def build_model(folder: Path, *, hidden: int = 384, layers: int = 6) -> str:
     """A random Llama with grouped queries and the tiny world's tokenizer."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
