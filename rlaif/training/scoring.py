@@ -95,6 +95,15 @@ class RewardScorer:
                 raise ConfigError(f"{self.folder}: no head {name!r}; there are: {', '.join(self.heads)}")
         self.weights = weights
 
+    def linear(self) -> tuple[list[float], float]:
+        """(weights (K,), bias) of the first member's reward as a function of its K outputs; floors left out."""
+        import numpy as np
+
+        first, names = self._members[0], self.weights.weights
+        w = np.array([names.get(name, 0.0) for name in self.heads] if names else [1.0] * len(self.heads))
+        mean, sd = (first.mean, first.sd) if self.normalise else (np.zeros(len(w)), np.ones(len(w)))
+        return list(w * first.scale / sd), float((w * (first.shift - mean) / sd).sum())
+
     def check_policy(self, policy: Any) -> None:
         """Whether ids of this policy (a tokenizer, a folder or a hub id) mean the same here, its template included.
 

@@ -40,7 +40,8 @@ class PPOConfig(GRPOConfig):  # type: ignore[misc]
         default=None,
         metadata={"help": "nats per token from the rollout's policy: the rest of its epochs is skipped"},
     )
-    ptx_coef: float = field(default=0.0, metadata={"help": "weight of the likelihood of demonstrations (replay)"})
+    ptx_coef: float = field(default=0.1, metadata={"help": "weight of the likelihood of replayed demonstrations"})
+    max_prompt_length: int | None = field(default=None, metadata={"help": "tokens; longer prompts are left out"})
 
     def __post_init__(self) -> None:
         if self.beta:
@@ -51,12 +52,29 @@ class PPOConfig(GRPOConfig):  # type: ignore[misc]
             self.critic_learning_rate = 5 * self.learning_rate
         if self.critic_max_grad_norm is None:
             self.critic_max_grad_norm = self.max_grad_norm
+        if self.critic_max_grad_norm and not self.max_grad_norm:
+            raise ValueError("critic_max_grad_norm: max_grad_norm: 0 turns clipping off for both")
         wanted = self.num_generations
         if wanted == 1:  # TRL's groups need two or more; PPO's baseline is the critic
             per_process = self.per_device_train_batch_size * (
                 self.steps_per_generation or self.gradient_accumulation_steps
             )
-            self.num_generations = self.generation_batch_size or max(2, per_process)  # any divisor of the rollout
+            self.num_generations = self.generation_batch_size or per_process  # any divisor of the rollout
+            if self.num_generations < 2:
+                raise ValueError(
+                    "a rollout of one completion: raise per_device_train_batch_size or steps_per_generation"
+                )
             self.num_generations_eval: int | None = self.num_generations_eval or 1
         super().__post_init__()
         self.num_generations = wanted
+
+    @property
+    def steps_per_rollout(self) -> int:
+        """Optimizer steps between two rollouts. Errors: ValueError where a rollout ends within a step."""
+        passes: int = self.steps_per_generation * self.num_iterations
+        if passes % self.gradient_accumulation_steps:
+            raise ValueError(
+                f"gradient_accumulation_steps: {self.gradient_accumulation_steps} does not divide "
+                f"steps_per_generation × num_iterations = {passes}: a step would span two rollouts"
+            )
+        return passes // int(self.gradient_accumulation_steps)

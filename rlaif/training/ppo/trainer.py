@@ -9,22 +9,24 @@ for each seam fails when TRL moves it. This module imports TRL: import it where 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import TrainerCallback
 from trl import GRPOTrainer
 
 from rlaif.training.ppo import estimators
-from rlaif.training.ppo.critic import FOLDER, PREFIX, attach, load_critic, split_state
+from rlaif.training.ppo.batches import Demonstrations, reshuffled, sequences
+from rlaif.training.ppo.critic import FOLDER, attach, detached, load_critic, split_state
 
 STATE_FILE = "ppo_state.json"
 
 
 class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
-    """`critic`: a folder (a reward model, or a policy for a new head). `ptx_rows`: tokenised demonstrations, each
-    {"input_ids", "labels"} with −100 where nothing is to be learned.
+    """`critic`: a folder (a reward model, or a policy for a new head), or a function that makes one for the policy.
+    `ptx_rows`: tokenised demonstrations, each {"input_ids", "labels"} with −100 where nothing is to be learned.
 
     A reward function gets `prompt_ids` and `completion_ids`, token ids as generated and with the end token kept,
     beside what TRL gives it.
@@ -33,7 +35,13 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
     _name = "PPO"
     _tag_names = ["trl", "ppo"]  # as TRL has it
 
-    def __init__(self, *args: Any, critic: str | Path, ptx_rows: Sequence[Any] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        critic: str | Path | Callable[[Any], Any],
+        ptx_rows: Sequence[Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
         given = kwargs["args"]
         given.beta = given.kl_coef  # a beta makes the base class keep a reference
         try:
@@ -43,11 +51,36 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
         self.beta_of_reference, self.beta = float(given.kl_coef), 0.0
         self.kl = estimators.KLController(given.kl_coef, given.kl_target, given.kl_horizon)
         self.moments = estimators.RunningMoments()
-        attach(self.model, load_critic(critic, self._tokenizer.pad_token_id, self.accelerator.device))
-        self._ptx = _Demonstrations(ptx_rows or [], self._tokenizer.pad_token_id, given.seed)
+        pad_token_id = self._tokenizer.pad_token_id
+        made = critic(self.model) if callable(critic) else load_critic(critic, pad_token_id)
+        attach(self.model, made.to(self.accelerator.device))
+        self._learned = [weight for weight in self.model.parameters() if weight.requires_grad]
+        self._ptx = Demonstrations(ptx_rows or [], pad_token_id, given.seed)
         self._moved_too_far = False
+        self._policy_learned = False
+        self.add_callback(_HoldStill(self))
+        if self.use_vllm:
+            self._leave_the_critic_out_of_vllm()
+
+    def _leave_the_critic_out_of_vllm(self) -> None:
+        sync: Callable[[], None] = self.vllm_generation.sync_weights
+
+        def sync_policy() -> None:
+            with detached(self.accelerator.unwrap_model(self.model)):
+                sync()
+
+        self.vllm_generation.sync_weights = sync_policy
 
     # -- rollout ---------------------------------------------------------------------------------------------
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """Each epoch cuts the rollout into other minibatches; TRL mixes its rows once."""
+        per_epoch = self.args.steps_per_generation
+        begins_epoch = self._step % per_epoch == 0 and self._step % (per_epoch * self.num_iterations) != 0
+        buffered: Any = vars(self)["_buffered_inputs"]
+        if self.model.training and begins_epoch and buffered is not None:
+            self._buffered_inputs: Any = reshuffled(buffered)
+        return super()._prepare_inputs(generation_batch)
 
     def _generate(self, prompts: list[Any]) -> Any:
         generated = super()._generate(prompts)
@@ -72,8 +105,11 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
             rollout: dict[str, Any] = super()._generate_and_score_completions(inputs)
         finally:
             self.beta = 0.0
-        self._moved_too_far = False
-        ids, attention, mask = _sequences(rollout)
+            for weight in self._learned:  # peft freezes adapters while they are off
+                weight.requires_grad_(True)
+        if mode == "train":
+            self._moved_too_far = False
+        ids, attention, mask = sequences(rollout)
         batch_size = getattr(self.args, f"per_device_{mode}_batch_size")
         if rollout.get("old_per_token_logps") is None:
             logps = self._get_per_token_logps_and_entropies(
@@ -167,7 +203,7 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
         mode = "train" if self.model.training else "eval"
         policy_loss = super()._compute_loss(model, inputs)  # self.beta is 0: no KL in the loss
-        ids, attention, mask = _sequences(inputs)
+        ids, attention, mask = sequences(inputs)
         values = self._values(model, ids, attention, mask.size(1))
         value_loss, clipped = estimators.value_loss(
             values, inputs["value_targets"], inputs["old_values"], inputs["value_mask"], self.args.cliprange_value
@@ -181,7 +217,7 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
         learns = self._policy_learns(mode, moved)
         loss = learns * policy_loss + self.args.vf_coef * value_loss / steps
         log = self._metrics[mode]
-        if mode == "train" and self.args.ptx_coef and self._ptx:
+        if learns and mode == "train" and self.args.ptx_coef and self._ptx:
             likelihood = self._ptx_loss(model)
             loss = loss + self.args.ptx_coef * likelihood / steps
             log["ppo/ptx_loss"].append(likelihood.item())
@@ -198,18 +234,20 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
         limit = self.args.approx_kl_limit
         self._moved_too_far = self._moved_too_far or (limit is not None and moved > limit)
         warming_up = self.state.global_step < self.args.critic_warmup_steps
-        return 0.0 if warming_up or self._moved_too_far else 1.0
+        learns = not (warming_up or self._moved_too_far)
+        self._policy_learned = self._policy_learned or learns
+        return float(learns)
 
     def _ptx_loss(self, model: Any) -> Any:
         batch = self._ptx.draw(self.args.per_device_train_batch_size, self.accelerator.device)
         with self.accelerator.autocast():
-            return model(**batch, fused_lm_head=True).loss
+            return model(**batch).loss
 
     # -- optimizer and checkpoints -----------------------------------------------------------------------------
 
     def create_optimizer(self, *args: Any, **kwargs: Any) -> Any:
         optimizer = super().create_optimizer(*args, **kwargs)
-        critic = {id(weight) for weight in self._critic.parameters()}
+        critic = {id(weight) for weight in self._critic.parameters()}  # also those that live elsewhere in the model
         groups = []
         for group in optimizer.param_groups:
             for is_critic in (False, True):
@@ -222,9 +260,9 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _clip_grad_norm(self, model: Any) -> Any:
         """The policy's gradient by max_grad_norm, the critic's by its own; returns the policy's norm."""
-        named = list(model.named_parameters())
-        policy = _Weights(weight for name, weight in named if PREFIX not in name)
-        critic = _Weights(weight for name, weight in named if PREFIX in name)
+        of_critic = {id(weight) for weight in self._critic.parameters()}
+        policy = _Weights(weight for weight in model.parameters() if id(weight) not in of_critic)
+        critic = _Weights(self._critic.parameters())
         limit = self.args.max_grad_norm
         try:
             self.args.max_grad_norm = self.args.critic_max_grad_norm
@@ -233,6 +271,15 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
             self.args.max_grad_norm = limit
         self._metrics["train"]["ppo/critic_grad_norm"].append(float(norm))
         return super()._clip_grad_norm(policy)
+
+    def hold_still(self) -> None:
+        """Before an optimizer step: no policy gradient where no part of the step was to teach the policy."""
+        if not self._policy_learned:
+            of_critic = {id(weight) for weight in self._critic.parameters()}
+            for weight in self._learned:
+                if id(weight) not in of_critic:
+                    weight.grad = None
+        self._policy_learned = False
 
     @property
     def _critic(self) -> Any:
@@ -270,35 +317,11 @@ class _Weights:
         return self._weights
 
 
-class _Demonstrations:
-    """Batches of tokenised demonstrations, drawn with a seed; the n-th batch is the same in every run."""
+class _HoldStill(TrainerCallback):  # type: ignore[misc]
+    """A policy that is not to learn in a step has no gradient in it: one of 0 would leave it to Adam's momentum."""
 
-    def __init__(self, rows: Sequence[Any], pad_token_id: int, seed: int) -> None:
-        self._rows, self._pad, self._seed, self.drawn = rows, pad_token_id, seed, 0
+    def __init__(self, trainer: PPOTrainer) -> None:
+        self._trainer = trainer
 
-    def __bool__(self) -> bool:
-        return bool(len(self._rows))
-
-    def skip(self, drawn: int) -> None:
-        self.drawn = drawn
-
-    def draw(self, n: int, device: Any) -> dict[str, Any]:
-        """input_ids, attention_mask and labels, (n, T), padded on the right."""
-        rng = torch.Generator().manual_seed((self._seed << 20) + self.drawn)
-        self.drawn += 1
-        rows = [self._rows[int(i)] for i in torch.randint(len(self._rows), (n,), generator=rng)]
-        pad = torch.nn.utils.rnn.pad_sequence
-        ids = [torch.tensor(row["input_ids"]) for row in rows]
-        batch = {
-            "input_ids": pad(ids, batch_first=True, padding_value=self._pad),
-            "attention_mask": pad([torch.ones_like(x) for x in ids], batch_first=True),
-            "labels": pad([torch.tensor(row["labels"]) for row in rows], batch_first=True, padding_value=-100),
-        }
-        return {name: value.to(device) for name, value in batch.items()}
-
-
-def _sequences(batch: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """Token ids and attention of prompt and completion, (B, P + T), and the mask of learned tokens, (B, T)."""
-    mask = batch["completion_mask"] * batch.get("tool_mask", 1)
-    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1)
-    return ids, torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1), mask.float()
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        self._trainer.hold_still()

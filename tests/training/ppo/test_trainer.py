@@ -158,12 +158,12 @@ def test_a_reward_models_head_becomes_the_critics(tiny_model: Path, tmp_path: Pa
     judge = AutoModelForSequenceClassification.from_pretrained(tiny_model, num_labels=1)
     torch.nn.init.normal_(judge.score.weight)
     judge.save_pretrained(tmp_path / "rm")
-    critic = load_critic(tmp_path / "rm", 0, "cpu")
+    critic = load_critic(tmp_path / "rm", 0)
     ids = torch.tensor([[5, 6, 7]])
     values = critic(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, :, 0]
     score = judge(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, 0]
     assert values[-1].item() == pytest.approx(score.item(), abs=1e-5)
-    fresh = load_critic(tiny_model, 0, "cpu")
+    fresh = load_critic(tiny_model, 0)
     assert fresh(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.abs().max() == 0
 
 
