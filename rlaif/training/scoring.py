@@ -12,7 +12,7 @@ Weights, floors and pessimism are chosen here, not in training; one model serves
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -235,12 +235,14 @@ def load_reward(
     batch_size: int = 32,
     device: str | None = None,
     dtype: str = "float32",
+    classifier: Callable[[str], tuple[Any, Any]] | None = None,
 ) -> RewardScorer:
     """What `rlaif train reward` wrote (one model or an ensemble), or any sequence classifier that transformers loads.
 
     pessimism: k of mean − k · sd over the members of an ensemble. normalise: heads are (x − mean) / sd by the figures
     stored in reward.json; a foreign model has none, and stays as it is. batch_size: sequences. device: default the
-    GPU where there is one. Errors: ConfigError.
+    GPU where there is one. classifier: makes the model and tokenizer of a folder, otherwise than by loading them.
+    Errors: ConfigError.
     """
     from rlaif.paths import resolve
 
@@ -253,7 +255,7 @@ def load_reward(
     tokenizer = None
     for part in parts:
         described = read_reward_file(part)
-        model, tokenizer = _classifier(str(part), device, dtype)
+        model, tokenizer = classifier(str(part)) if classifier else _classifier(str(part), device, dtype)
         heads = described["heads"] if described else list(model.config.id2label.values())
         if model.config.num_labels != len(heads):
             raise ConfigError(f"{part}: {len(heads)} heads in {REWARD_FILE}, {model.config.num_labels} in the model")

@@ -29,6 +29,7 @@ class PPOConfig(GRPOConfig):  # type: ignore[misc]
     whiten_rewards: bool = field(default=False, metadata={"help": "to sd 1 over the rollout, mean kept"})
     normalize_scores: bool = field(default=True, metadata={"help": "by the running mean and sd of all scores"})
     score_clip: float | None = field(default=None, metadata={"help": "clip of the (normalised) score, ±"})
+    disable_dropout: bool = field(default=True, metadata={"help": "the ratio of an unchanged policy must be 1"})
     ddp_find_unused_parameters: bool | None = False  # policy and critic are two forwards: a search would count twice
     missing_eos_penalty: float | None = field(
         default=1.0, metadata={"help": "taken from the score of a completion that never ended"}
@@ -67,14 +68,14 @@ class PPOConfig(GRPOConfig):  # type: ignore[misc]
             self.num_generations_eval: int | None = self.num_generations_eval or 1
         super().__post_init__()
         self.num_generations = wanted
-
-    @property
-    def steps_per_rollout(self) -> int:
-        """Optimizer steps between two rollouts. Errors: ValueError where a rollout ends within a step."""
-        passes: int = self.steps_per_generation * self.num_iterations
+        passes = self.steps_per_generation * self.num_iterations
         if passes % self.gradient_accumulation_steps:
             raise ValueError(
                 f"gradient_accumulation_steps: {self.gradient_accumulation_steps} does not divide "
                 f"steps_per_generation × num_iterations = {passes}: a step would span two rollouts"
             )
-        return passes // int(self.gradient_accumulation_steps)
+
+    @property
+    def steps_per_rollout(self) -> int:
+        """Optimizer steps between two rollouts."""
+        return int(self.steps_per_generation) * self.num_iterations // int(self.gradient_accumulation_steps)

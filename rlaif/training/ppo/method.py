@@ -73,10 +73,7 @@ class PPO(Method):
 
     def _check_saves(self, section: PPOSection, config: Any) -> None:
         """Only at the end of a rollout is a checkpoint all there is: half-used rollouts are not kept."""
-        try:
-            rollout = config.steps_per_rollout
-        except ValueError as error:
-            raise ConfigError(f"{self.where}.args: {error}") from None
+        rollout = config.steps_per_rollout
         if str(config.save_strategy.value) != "steps" or config.save_steps % rollout == 0:
             return
         nearest = max(1, round(config.save_steps / rollout)) * rollout

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import is_peft_model
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
@@ -71,6 +72,11 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
 
         self.vllm_generation.sync_weights = sync_policy
 
+    def _thaw(self) -> None:
+        """peft freezes adapters when it loads them or turns them off, and thaws the active one alone."""
+        for weight in self._learned:
+            weight.requires_grad_(True)
+
     # -- rollout ---------------------------------------------------------------------------------------------
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
@@ -105,8 +111,7 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
             rollout: dict[str, Any] = super()._generate_and_score_completions(inputs)
         finally:
             self.beta = 0.0
-            for weight in self._learned:  # peft freezes adapters while they are off
-                weight.requires_grad_(True)
+            self._thaw()
         if mode == "train":
             self._moved_too_far = False
         ids, attention, mask = sequences(rollout)
@@ -298,6 +303,9 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
         from safetensors.torch import load_file
 
         super()._load_from_checkpoint(resume_from_checkpoint, model)
+        if is_peft_model(self.model):  # where there are several adapters, transformers loads all but the policy's
+            self.model.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
+        self._thaw()
         folder = Path(resume_from_checkpoint)
         weights = load_file(folder / FOLDER / "model.safetensors")
         self.accelerator.unwrap_model(model or self.model).critic.load_state_dict(weights)
