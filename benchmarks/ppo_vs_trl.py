@@ -3,10 +3,12 @@
     python benchmarks/ppo_vs_trl.py [--quick] [--updates 60] [--seeds 3]
 
 The toy: a random policy over 200 words, 20 of them good; the reward is the share of good words in a completion. All
-three see the same number of completions (64 an update), the same learning rate, epochs and lengths, one thread, each
-run in a process of its own, taking turns. `reward`: mean of the last three updates. steps/s are optimizer steps per
-second of training, without imports: compare the ratio, not the seconds. TRL 1.12 is installed, without its needs, into
-a folder of its own (build/trl-1.12, from the package index) and shadows the current one for its runs only.
+three see the same number of completions (64 an update) in as many optimizer steps (two minibatches of 32, four epochs),
+with the same learning rate and lengths, one thread, each run in a process of its own, taking turns. TRL 1.12 never clips
+gradients, so nobody does. Its `gradient_accumulation_steps` must stay 1: above that it makes fewer optimizer steps than
+minibatches. `reward`: mean over the last ten updates, 640 completions. steps/s are optimizer steps per second of
+training, without imports: compare the ratio, not the seconds. TRL 1.12 is installed, without its needs, into a folder
+of its own (build/trl-1.12, from the package index) and shadows the current one for its runs only.
 """
 
 from __future__ import annotations
@@ -92,6 +94,7 @@ def run_current(which: str, policy: Path, value: Path, updates: int, seed: int, 
         "learning_rate": LEARNING_RATE, "lr_scheduler_type": "constant", "use_cpu": True, "bf16": False,
         "gradient_checkpointing": False, "logging_steps": 50, "save_strategy": "no", "report_to": "none",
         "disable_tqdm": True, "seed": seed, "max_steps": updates * MINIBATCHES * EPOCHS, "weight_decay": 0.0,
+        "max_grad_norm": 0.0,
     }  # fmt: skip
     data = Dataset.from_dict({"prompt": prompts(seed)})
     common = {"model": str(policy), "reward_funcs": reward, "train_dataset": data, "processing_class": tokenizer}
@@ -149,8 +152,8 @@ def run_old(policy: Path, value: Path, updates: int, seed: int, out: Path) -> di
 
     rows = [{"input_ids": tokenizer(text)["input_ids"]} for text in prompts(seed)]
     args = PPOConfig(
-        output_dir=str(out), per_device_train_batch_size=BATCH // MINIBATCHES,
-        gradient_accumulation_steps=MINIBATCHES, num_mini_batches=MINIBATCHES, num_ppo_epochs=EPOCHS,
+        output_dir=str(out), per_device_train_batch_size=BATCH, gradient_accumulation_steps=1,
+        num_mini_batches=MINIBATCHES, num_ppo_epochs=EPOCHS,
         response_length=COMPLETION, learning_rate=LEARNING_RATE,
         lr_scheduler_type="constant", use_cpu=True, bf16=False, gradient_checkpointing=False, stop_token="eos",
         total_episodes=updates * BATCH, temperature=1.0, kl_coef=KL, vf_coef=VALUE, lam=LAMBDA, seed=seed,
@@ -173,7 +176,7 @@ def _timed(trainer: Any, updates: int, history: list[float]) -> dict[str, Any]:
     steps = updates * MINIBATCHES * EPOCHS
     return {
         "start": history[0],
-        "reward": statistics.fmean(history[-3:]),
+        "reward": statistics.fmean(history[-10:]),
         "steps_per_s": steps / seconds,
         "steps_per_cpu_s": steps / cpu,
     }

@@ -11,7 +11,8 @@ from trl import GRPOConfig
 class PPOConfig(GRPOConfig):  # type: ignore[misc]
     """`num_iterations` is the number of PPO epochs over one rollout, `epsilon` the clip range of the ratio.
 
-    One rollout holds per_device_train_batch_size × steps_per_generation × processes sequences.
+    One rollout holds per_device_train_batch_size × steps_per_generation × processes sequences; default: four
+    optimizer steps' worth.
     """
 
     num_iterations: int = field(default=4, metadata={"help": "PPO epochs over one rollout"})
@@ -55,11 +56,11 @@ class PPOConfig(GRPOConfig):  # type: ignore[misc]
             self.critic_max_grad_norm = self.max_grad_norm
         if self.critic_max_grad_norm and not self.max_grad_norm:
             raise ValueError("critic_max_grad_norm: max_grad_norm: 0 turns clipping off for both")
+        if self.generation_batch_size is None and self.steps_per_generation is None:
+            self.steps_per_generation: int = 4 * self.gradient_accumulation_steps
         wanted = self.num_generations
         if wanted == 1:  # TRL's groups need two or more; PPO's baseline is the critic
-            per_process = self.per_device_train_batch_size * (
-                self.steps_per_generation or self.gradient_accumulation_steps
-            )
+            per_process = self.per_device_train_batch_size * (self.steps_per_generation or 1)
             self.num_generations = self.generation_batch_size or per_process  # any divisor of the rollout
             if self.num_generations < 2:
                 raise ValueError(
@@ -78,4 +79,4 @@ class PPOConfig(GRPOConfig):  # type: ignore[misc]
     @property
     def steps_per_rollout(self) -> int:
         """Optimizer steps between two rollouts."""
-        return int(self.steps_per_generation) * self.num_iterations // int(self.gradient_accumulation_steps)
+        return self.steps_per_generation * self.num_iterations // int(self.gradient_accumulation_steps)

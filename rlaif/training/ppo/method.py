@@ -42,7 +42,6 @@ def train_ppo(
 
 class PPO(Method):
     name = "ppo"
-    defaults = {"steps_per_generation": 4}
 
     def __init__(self, functions: Mapping[str, RewardFunction] | None = None, callbacks: Sequence[Any] = ()) -> None:
         self._functions, self._callbacks = functions or {}, list(callbacks)
