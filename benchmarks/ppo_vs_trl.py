@@ -3,12 +3,12 @@
     python benchmarks/ppo_vs_trl.py [--quick] [--updates 60] [--seeds 3]
 
 The toy: a random policy over 200 words, 20 of them good; the reward is the share of good words in a completion. All
-three see the same number of completions (64 an update) in as many optimizer steps (two minibatches of 32, four epochs),
-with the same learning rate and lengths, one thread, each run in a process of its own, taking turns. TRL 1.12 never clips
-gradients, so nobody does. Its `gradient_accumulation_steps` must stay 1: above that it makes fewer optimizer steps than
-minibatches. `reward`: mean over the last ten updates, 640 completions. steps/s are optimizer steps per second of
-training, without imports: compare the ratio, not the seconds. TRL 1.12 is installed, without its needs, into a folder
-of its own (build/trl-1.12, from the package index) and shadows the current one for its runs only.
+three see the same number of completions (64 an update) in as many optimizer steps (two minibatches of 32, four
+epochs), with the same learning rate and lengths, one thread, each run in a process of its own, taking turns. TRL 1.12
+never clips gradients, so nobody does. Its `gradient_accumulation_steps` must stay 1: above that it makes fewer
+optimizer steps than minibatches. `reward`: mean over the last ten updates, 640 completions. steps/s are optimizer
+steps per second of training, without imports: compare the ratio, not the seconds. TRL 1.12 is installed, without its
+needs, into a folder of its own (build/trl-1.12, from the package index) and shadows the current one in its runs only.
 """
 
 from __future__ import annotations

@@ -16,6 +16,10 @@ from rlaif.config.data import dataset_folder
 
 TRAINERS = ("sft", "reward", "dpo", "kto", "ppo", "grpo")  # in the order in which a pipeline runs them
 POLICIES = ("sft", "dpo", "kto", "ppo", "grpo")  # those whose output answers prompts
+NO_REWARDS = (
+    "{where}.rewards: none given; name a reward model (`- model: run:reward`) or a function "
+    "(`- function: package.module:name`)"
+)
 
 
 class TrainerSection(Section):

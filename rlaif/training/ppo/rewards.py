@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from rlaif.config.training import PPOSection, RewardSource
+from rlaif.config.training import NO_REWARDS, PPOSection, RewardSource
 from rlaif.errors import ConfigError, one_line
 from rlaif.training.scoring import RewardScorer, Weights
 
@@ -35,10 +35,7 @@ def build_rewards(
     Errors: ConfigError for no reward at all, or a model that cannot score.
     """
     if not section.rewards:
-        raise ConfigError(
-            f"{where}.rewards: none given; name a reward model (`- model: run:reward`) or a function "
-            "(`- function: package.module:name`)"
-        )
+        raise ConfigError(NO_REWARDS.format(where=where))
     made, scorers, names = [], {}, _names(section.rewards)
     for at, (source, name) in enumerate(zip(section.rewards, names, strict=True)):
         if source.function is not None:
