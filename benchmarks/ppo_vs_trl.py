@@ -239,10 +239,13 @@ def main() -> None:
             figures = f"{found['start']:>8.3f}{found['reward']:>8.3f}{found['steps_per_s']:>9.2f}"
             print(f"{seed:>4}  {name:<10}{figures}{found['steps_per_cpu_s']:>13.2f}", flush=True)
     mean = {name: statistics.fmean(row["reward"] for row in rows) for name, rows in results.items()}
-    pairs = zip(results["rlaif"], results["trl_1_12"], strict=True)
-    ratio = statistics.median(ours["steps_per_s"] / theirs["steps_per_s"] for ours, theirs in pairs)
+    pairs = list(zip(results["rlaif"], results["trl_1_12"], strict=True))
+    ratios = {
+        f"{unit}_ratio": round(statistics.median(ours[unit] / theirs[unit] for ours, theirs in pairs), 3)
+        for unit in ("steps_per_s", "steps_per_cpu_s")
+    }
     summary = {name: {"reward": round(value, 4)} for name, value in mean.items()}
-    print(json.dumps({**summary, "steps_per_s_ratio": round(ratio, 3)}))
+    print(json.dumps({**summary, **ratios}))
 
 
 if __name__ == "__main__":

@@ -158,7 +158,8 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
         score, scored = total[own], scored[own]
         if self.args.score_clip is not None:
             score = score.clamp(-self.args.score_clip, self.args.score_clip)
-        ends = torch.tensor(self.eos_token_ids, device=mask.device)
+        ends = getattr(self, "eos_token_ids", [self._tokenizer.eos_token_id])  # TRL 1.14 ends at the tokenizer's
+        ends = torch.tensor(ends, device=mask.device)
         ended = (torch.isin(rollout["completion_ids"], ends) & mask.bool()).any(1)
         if self.args.missing_eos_penalty is not None:
             score = score - self.args.missing_eos_penalty * (~ended)

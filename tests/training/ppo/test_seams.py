@@ -139,7 +139,10 @@ def test_a_rollout_has_what_is_read_of_it(seen: SimpleNamespace) -> None:
     assert wanted <= set(rollout)
     assert rollout["prompt_mask"][:, -1].all(), "padding of prompts is on the left"
     assert rollout["completion_mask"][:, 0].all(), "of completions on the right"
-    assert isinstance(seen.trainer.eos_token_ids, list)
+    ends = getattr(seen.trainer, "eos_token_ids", [seen.tokenizer.eos_token_id])  # TRL 1.14 has no such list
+    ended = torch.isin(rollout["completion_ids"], torch.tensor(ends)) & rollout["completion_mask"].bool()
+    cut_off = ~ended.any(1)
+    assert (rollout["completion_mask"][cut_off].sum(1) == LENGTH).all(), "what has no end token is of full length"
 
 
 def test_a_rollout_serves_its_epochs_and_is_counted_in_passes(seen: SimpleNamespace) -> None:
