@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import is_peft_model
-from transformers import TrainerCallback
+from transformers import TrainerCallback, set_seed
 from trl import GRPOTrainer
 
 from rlaif.training.ppo import estimators
@@ -44,6 +44,7 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
         **kwargs: Any,
     ) -> None:
         given = kwargs["args"]
+        set_seed(given.seed)  # adapters begin at random, and TRL before 1.16 draws them before it sets a seed
         given.beta = given.kl_coef  # a beta makes the base class keep a reference
         try:
             super().__init__(*args, **kwargs)
