@@ -25,6 +25,7 @@ __all__ = [
     "run",
     "train_dpo",
     "train_kto",
+    "train_ppo",
     "train_reward",
     "train_sft",
 ]
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
         run,
         train_dpo,
         train_kto,
+        train_ppo,
         train_reward,
         train_sft,
     )

@@ -16,7 +16,8 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -233,6 +234,43 @@ def train_reward(
 
     checked = configs.validate(RewardSection, {"model": model, "args": dict(args or {}), **section}, "train_reward")
     return _train(train, checked, dataset, out, seed)
+
+
+def train_ppo(
+    prompts: Data,
+    *,
+    model: str,
+    out: str | Path,
+    rewards: Sequence[Mapping[str, Any] | Callable[..., Any]],
+    seed: int = 0,
+    args: Mapping[str, Any] | None = None,
+    callbacks: Sequence[Any] = (),
+    **section: Any,
+) -> dict[str, Any]:
+    """Train `model` (a folder or a hub id) with PPO and write the policy to the folder `out`, its critic beside it.
+
+    `prompts`: a file, a hub id, or rows with `prompt`. `rewards`: entries of `train.ppo.rewards:` in a pipeline, or
+    functions as TRL takes them (they get prompts, completions, prompt_ids, completion_ids; None is no score).
+    `args`: of `rlaif.training.ppo.arguments.PPOConfig`, which adds to `trl.GRPOConfig`; `section`: the other keys of
+    `train.ppo:`. Returns what stands in out/training.json. Errors: UserError.
+    """
+    from rlaif.config import PPOSection
+    from rlaif.engines.base import import_path
+    from rlaif.training.ppo.method import train_ppo as train
+
+    functions: dict[str, Callable[..., Any]] = {}
+    sources: list[Mapping[str, Any]] = []
+    for reward in rewards:
+        if callable(reward):
+            name = f"{reward.__module__}:{getattr(reward, '__name__', type(reward).__name__)}"
+            functions[name] = reward
+            sources.append({"function": name})
+        else:
+            sources.append(reward)
+    given = {"model": model, "rewards": sources, "args": dict(args or {}), **section}
+    checked = configs.validate(PPOSection, given, "train_ppo")
+    functions = {name: functions.get(name) or import_path(name, "train_ppo.rewards") for name in checked.code}
+    return _train(partial(train, functions=functions, callbacks=callbacks), checked, prompts, out, seed)
 
 
 def _train(

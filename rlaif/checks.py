@@ -7,8 +7,8 @@ from pathlib import Path
 
 from rlaif.config import Pipeline
 from rlaif.config.data import KINDS, dataset_folder
-from rlaif.config.training import TRAINERS
-from rlaif.engines.base import IN_PROCESS
+from rlaif.config.training import NO_REWARDS, TRAINERS
+from rlaif.engines.base import IN_PROCESS, import_path
 from rlaif.errors import ConfigError
 from rlaif.paths import resolve
 from rlaif.stages.base import Context
@@ -82,6 +82,16 @@ def _audit(context: Context) -> None:
             injection.prepared(context)
 
 
+def _ppo(context: Context) -> None:
+    section = context.config.train.ppo if context.config.train else None
+    if section is None:
+        raise ConfigError("train.ppo: this config has no such section")
+    if not section.rewards:
+        raise ConfigError(NO_REWARDS.format(where="train.ppo"))
+    for name in section.code:
+        import_path(name, "train.ppo.rewards")
+
+
 def _evaluate(context: Context) -> None:
     from rlaif.stages.evaluate import find_metric, judges_of
 
@@ -144,5 +154,6 @@ _CHECKS: dict[str, Callable[[Context], None]] = {
     "calibrate": _calibrate,
     "pair": _pair,
     "audit": _audit,
+    "ppo": _ppo,
     "evaluate": _evaluate,
 }

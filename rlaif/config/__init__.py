@@ -11,7 +11,15 @@ from rlaif.config.data import Budget, EngineSpec, ExportSection, GenerateSection
 from rlaif.config.evaluation import EvaluateSection, ReportSection
 from rlaif.config.judging import JudgeSection, PairSection, ReviseSection
 from rlaif.config.pipeline import Pipeline, load
-from rlaif.config.training import DPOSection, KTOSection, Replay, RewardSection, SFTSection, TrainSection
+from rlaif.config.training import (
+    DPOSection,
+    KTOSection,
+    PPOSection,
+    Replay,
+    RewardSection,
+    SFTSection,
+    TrainSection,
+)
 
 __all__ = [
     "AuditSection",
@@ -26,6 +34,7 @@ __all__ = [
     "InjectionSection",
     "JudgeSection",
     "KTOSection",
+    "PPOSection",
     "PairSection",
     "Pipeline",
     "Price",

@@ -6,7 +6,8 @@ dataset (`dataset`: a folder, a file or a hub id; default: what this run exporte
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +16,10 @@ from rlaif.config.data import dataset_folder
 
 TRAINERS = ("sft", "reward", "dpo", "kto", "ppo", "grpo")  # in the order in which a pipeline runs them
 POLICIES = ("sft", "dpo", "kto", "ppo", "grpo")  # those whose output answers prompts
+NO_REWARDS = (
+    "{where}.rewards: none given; name a reward model (`- model: run:reward`) or a function "
+    "(`- function: package.module:name`)"
+)
 
 
 class LaunchSection(Section):
@@ -49,6 +54,15 @@ class TrainerSection(Section):
     def read(self) -> list[str]:
         """The models and datasets that it names."""
         return [value for value in (self.model, self.dataset) if value]
+
+    @property
+    def code(self) -> list[str]:
+        """The import paths of the user's own functions that it calls."""
+        return []
+
+    def with_models(self, find: Callable[[str, str], str]) -> Self:
+        """A copy whose models are `find(value, key)`, where `key` says which one it is, for messages."""
+        return self.model_copy(update={"model": find(self.model, "model")})
 
 
 class SFTSection(TrainerSection):
@@ -130,11 +144,81 @@ class RewardSection(TrainerSection):
         return self
 
 
+class RewardSource(Section):
+    """One part of the reward: a reward model, or a function of the user's own."""
+
+    model: str | None = None  # a folder that `rlaif train reward` wrote (run:reward), or any sequence classifier
+    function: str | None = None  # "package.module:name", called as TRL calls a reward function
+    weight: float = 1.0  # in the sum of all parts
+    heads: dict[str, float] = {}  # head → weight in this part; empty: all 1; heads that are not named: 0
+    floors: dict[str, float] = {}  # head → the least score that is allowed, in the criterion's unit
+    pessimism: float = Field(default=0.0, ge=0)  # of an ensemble: standard deviations below its mean
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> RewardSource:
+        if (self.model is None) == (self.function is None):
+            raise ValueError("a reward is either `model: FOLDER` or `function: package.module:name`")
+        if self.function is not None and (self.heads or self.floors or self.pessimism):
+            raise ValueError("heads, floors and pessimism belong to a reward model, this is a function")
+        if self.function is not None and ":" not in self.function:
+            raise ValueError(f"function: expected package.module:name, got {self.function!r}")
+        return self
+
+
+class ReplaySection(Section):
+    """Demonstrations whose likelihood is kept up while the reward is maximised (`args.ptx_coef` is its weight)."""
+
+    dataset: str  # a folder, file or hub id with prompt and completion (or chosen), or messages
+
+
+class PPOSection(TrainerSection):
+    """`args`: of `rlaif.training.ppo.arguments.PPOConfig`, which adds to `trl.GRPOConfig`. `dataset`: prompts (column
+    `prompt`, text or messages; others are passed over); default: all prompts of this run."""
+
+    rewards: list[RewardSource] = []
+    critic: str | None = None  # a folder; default: the first reward model, else the policy with a new head
+    replay: ReplaySection | None = None
+    one_backbone: bool = False  # policy, critic and reward model as adapters over one frozen base; needs `lora`
+
+    @property
+    def exported(self) -> str:
+        return "prompts.jsonl"
+
+    @property
+    def read(self) -> list[str]:
+        models = [*(source.model for source in self.rewards), self.critic]
+        replayed = self.replay.dataset if self.replay else None
+        return [*super().read, *(value for value in (*models, replayed) if value)]
+
+    @property
+    def code(self) -> list[str]:
+        return [source.function for source in self.rewards if source.function]
+
+    def with_models(self, find: Callable[[str, str], str]) -> Self:
+        rewards = [
+            source.model_copy(update={"model": find(source.model, f"rewards[{i}].model")}) if source.model else source
+            for i, source in enumerate(self.rewards)
+        ]
+        critic = find(self.critic, "critic") if self.critic else None
+        return super().with_models(find).model_copy(update={"rewards": rewards, "critic": critic})
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> PPOSection:
+        if self.one_backbone and self.lora is None:
+            raise ValueError("one_backbone: the policy is an adapter then: set lora, `lora: {r: 16}` say")
+        if self.one_backbone and self.critic:
+            raise ValueError("critic: with one_backbone it is an adapter made from the first reward model")
+        if self.replay is None and "ptx_coef" in self.args:
+            raise ValueError("args.ptx_coef: there is nothing to replay: name demonstrations in replay.dataset")
+        return self
+
+
 class TrainSection(Section):
     sft: SFTSection | None = None
     reward: RewardSection | None = None
     dpo: DPOSection | None = None
     kto: KTOSection | None = None
+    ppo: PPOSection | None = None
 
     def section(self, name: str) -> TrainerSection | None:
         """The section of a trainer by name; None where it is absent."""

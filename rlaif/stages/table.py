@@ -215,6 +215,7 @@ def _trainer(name: str) -> Stage:
         sections=("train",),
         present=lambda config: section(config) is not None,
         files=files,
+        code=lambda config: found.code if (found := section(config)) else [],
         writes=lambda config: [f"models/{name}"],
         loads_a_model=lambda config: True,
     )

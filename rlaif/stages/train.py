@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.config.training import TrainerSection
+from rlaif.engines.base import import_path
 from rlaif.errors import ConfigError, StoreError
 from rlaif.stages.base import Context
 from rlaif.stages.table import RUN, located
@@ -43,8 +44,17 @@ def run_kto(context: Context) -> dict[str, Any]:
     return {"rows": training["n_train"], "steps": training["steps"]}
 
 
+def run_ppo(context: Context) -> dict[str, Any]:
+    from rlaif.training.ppo.method import train_ppo
+
+    section, dataset, out = prepared(context, "ppo")
+    functions = {name: import_path(name, "train.ppo.rewards") for name in section.code}
+    training = train_ppo(section, dataset, out, context.config.seed, functions=functions)
+    return {"rows": training["n_train"], "steps": training["steps"], "rollouts": training["rollouts"]}
+
+
 def prepared(context: Context, name: str) -> tuple[Any, Path | str, Path]:
-    """The trainer's section with its model located, its dataset, and the folder to write.
+    """The trainer's section with its models located, its dataset, and the folder to write.
 
     Errors: ConfigError (no such section), StoreError (`run:NAME` that this run has not trained).
     """
@@ -53,8 +63,11 @@ def prepared(context: Context, name: str) -> tuple[Any, Path | str, Path]:
     if section is None:
         raise ConfigError(f"train.{name}: this config has no such section")
     folder = context.folder.path
-    if section.model.startswith(RUN):
-        section = section.model_copy(update={"model": trained(section.model, folder, f"train.{name}.model")})
+
+    def find(value: str, key: str) -> str:
+        return trained(value, folder, f"train.{name}.{key}") if value.startswith(RUN) else value
+
+    section = section.with_models(find)
     return section, section.dataset or folder / section.exported, folder / "models" / name
 
 

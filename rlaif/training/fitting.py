@@ -21,7 +21,7 @@ from rlaif.training.data import Row, Splits, dataset_sha256, located
 from rlaif.training.workspace import Workspace
 
 TRAINING_VERSION = 2  # of training.json
-_POINTS = 40  # of the training curve, about
+CURVE_POINTS = 40  # of the training curve, about
 _COMMON_KEYS = {"model", "dataset", "args"}  # of a section; the others go into the record as they are
 
 
@@ -52,6 +52,14 @@ class Method:
 
     def check(self, section: Any, config: Any) -> None:
         """Whether `config` (TRL's) fits the section. Errors: ConfigError."""
+
+    def logging_steps(self, config: Any, n_rows: int) -> int:
+        """Steps between two points of the training curve, where the user says nothing."""
+        steps = config.max_steps
+        if steps <= 0:
+            batch = config.train_batch_size * config.gradient_accumulation_steps * config.world_size
+            steps = math.ceil(-(-n_rows // batch) * config.num_train_epochs)
+        return max(1, int(steps) // CURVE_POINTS)
 
     def lora_defaults(self, section: Any) -> dict[str, Any]:
         return {"task_type": self.task_type}
@@ -180,7 +188,7 @@ def arguments(method: Method, section: TrainerSection, given: Mapping[str, Any],
     config = common.config_object(method.config_class(), given, defaults, where)
     config.model_init_kwargs = init_kwargs
     if "logging_steps" not in given:
-        config.logging_steps = max(1, _steps(config, n_rows) // _POINTS)
+        config.logging_steps = method.logging_steps(config, n_rows)
     method.check(section, config)
     return config
 
@@ -195,14 +203,6 @@ def _init_kwargs(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     if not kwargs.get("use_safetensors", True):
         raise ConfigError(f"{where}.model_init_kwargs.use_safetensors: pickled weights are never loaded")
     return {**kwargs, "use_safetensors": True}
-
-
-def _steps(config: Any, n_rows: int) -> int:
-    if config.max_steps > 0:
-        return int(config.max_steps)
-    batch: int = config.train_batch_size * config.gradient_accumulation_steps * config.world_size
-    epochs: float = config.num_train_epochs
-    return math.ceil(-(-n_rows // batch) * epochs)
 
 
 def _build(method: Method, section: TrainerSection, config: Any, splits: Splits) -> Any:
@@ -255,7 +255,7 @@ def no_empty_dataset(base: Any, where: str) -> Any:
 def _fit(method: Method, trainer: Any, checkpoint: Path | None, n_rows: int) -> dict[str, Any]:
     """Train, measure the test split, and return what training.json says about it."""
     lengths = method.lengths(trainer)
-    limit = trainer.args.max_length
+    limit = getattr(trainer.args, "max_length", None)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     common.check_finite(trainer.model, method.where)
     test = trainer.evaluate() if trainer.eval_dataset is not None else None

@@ -12,6 +12,7 @@ _METHODS = {
     "reward": "rlaif.training.reward:Reward",
     "dpo": "rlaif.training.dpo:DPO",
     "kto": "rlaif.training.kto:KTO",
+    "ppo": "rlaif.training.ppo.method:PPO",
 }
 
 

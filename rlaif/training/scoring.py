@@ -12,7 +12,7 @@ Weights, floors and pessimism are chosen here, not in training; one model serves
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -94,6 +94,15 @@ class RewardScorer:
             if name not in self.heads:
                 raise ConfigError(f"{self.folder}: no head {name!r}; there are: {', '.join(self.heads)}")
         self.weights = weights
+
+    def linear(self) -> tuple[list[float], float]:
+        """(weights (K,), bias) of the first member's reward as a function of its K outputs; floors left out."""
+        import numpy as np
+
+        first, names = self._members[0], self.weights.weights
+        w = np.array([names.get(name, 0.0) for name in self.heads] if names else [1.0] * len(self.heads))
+        mean, sd = (first.mean, first.sd) if self.normalise else (np.zeros(len(w)), np.ones(len(w)))
+        return list(w * first.scale / sd), float((w * (first.shift - mean) / sd).sum())
 
     def check_policy(self, policy: Any) -> None:
         """Whether ids of this policy (a tokenizer, a folder or a hub id) mean the same here, its template included.
@@ -226,12 +235,14 @@ def load_reward(
     batch_size: int = 32,
     device: str | None = None,
     dtype: str = "float32",
+    classifier: Callable[[str], tuple[Any, Any]] | None = None,
 ) -> RewardScorer:
     """What `rlaif train reward` wrote (one model or an ensemble), or any sequence classifier that transformers loads.
 
     pessimism: k of mean − k · sd over the members of an ensemble. normalise: heads are (x − mean) / sd by the figures
     stored in reward.json; a foreign model has none, and stays as it is. batch_size: sequences. device: default the
-    GPU where there is one. Errors: ConfigError.
+    GPU where there is one. classifier: makes the model and tokenizer of a folder, otherwise than by loading them.
+    Errors: ConfigError.
     """
     from rlaif.paths import resolve
 
@@ -244,7 +255,7 @@ def load_reward(
     tokenizer = None
     for part in parts:
         described = read_reward_file(part)
-        model, tokenizer = _classifier(str(part), device, dtype)
+        model, tokenizer = classifier(str(part)) if classifier else _classifier(str(part), device, dtype)
         heads = described["heads"] if described else list(model.config.id2label.values())
         if model.config.num_labels != len(heads):
             raise ConfigError(f"{part}: {len(heads)} heads in {REWARD_FILE}, {model.config.num_labels} in the model")
