@@ -30,6 +30,9 @@ class EvaluateSection(Section):
     best_of: BestOfSection | None = None
     reward_models: dict[str, str] = {}  # name → a folder or run:NAME: how often it scores the better response higher
     pairs: dict[str, Source] = {}  # name → where reward models are measured: chosen and rejected, or gold
+    # win rates corrected by how often the judge is wrong on gold: run:calibration, or the path of a calibration.json
+    calibration: str | None = None
+    calibration_judges: dict[str, str] = {}  # judge here → its name there; default: the same, or its only one
     metrics: list[str] = []  # import paths of fn(prompt, response) -> {name: number or None}: measure, never label
 
     @model_validator(mode="after")

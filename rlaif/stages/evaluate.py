@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 
 from rlaif import io
 from rlaif.config import EvaluateSection, JudgeSection, PairSection, Pipeline, Source
@@ -17,6 +18,8 @@ from rlaif.judges import EngineOf, build
 from rlaif.judges.base import Judge, Task
 from rlaif.records import Dropped, Judgment, Prompt, Response
 from rlaif.stages.base import Context, count_reasons
+from rlaif.stages.calibration.applying import path_of
+from rlaif.stages.calibration.correcting import as_json, corrected, judge_for
 from rlaif.stages.contest import Samples, contestants_of, matches_of, sampled
 from rlaif.stages.evaluation import VERSION, Comparison, JudgeView, evaluate, view
 from rlaif.stages.pairing.standards import Standards
@@ -79,7 +82,8 @@ def _policies(
 
     def figures(names: tuple[str, str]) -> tuple[dict[str, Any], dict[str, JudgeView]]:
         views = {judge.name: _view(context.config, matches[names], judgments[judge.name]) for judge in judges}
-        return evaluate(matches[names], views, values, seed=context.config.seed), views
+        found = evaluate(matches[names], views, values, seed=context.config.seed)
+        return found | _corrected(context, views, matches[names], judgments), views
 
     n_seen = _also_trained_on(context, prompts)
     result, views = figures(main)
@@ -93,6 +97,27 @@ def _policies(
         "judgments": sum(len(rows) for rows in judgments.values()),
         "dropped": _excluded(views),
     }
+
+
+def _corrected(
+    context: Context,
+    views: Mapping[str, JudgeView],
+    comparisons: Sequence[Comparison],
+    judgments: Mapping[str, Sequence[Judgment]],
+) -> dict[str, Any]:
+    """Win rates corrected by how often each judge is wrong on gold, where the config names a calibration."""
+    section = context.config.evaluate
+    if section is None or section.calibration is None:
+        return {}
+    path = path_of(section.calibration, context.folder.path)
+    clusters = [c.prompt.id for c in comparisons]
+    found = {}
+    for name, seen in views.items():
+        judge = judge_for(section, name, path, judgments[name])
+        rng = np.random.default_rng(context.config.seed)
+        rate = corrected(path, judge, seen.outcomes, clusters, rng)
+        found[name] = None if rate is None else {"gold_judge": judge, **as_json(rate)}
+    return {"corrected_win_rate": found}
 
 
 def _also_trained_on(context: Context, prompts: Sequence[Prompt]) -> int:

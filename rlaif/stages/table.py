@@ -180,6 +180,8 @@ def _evaluate_files(config: Pipeline) -> Iterator[Path]:
         yield from _source_files(source)
     models = [*section.reward_models.values(), *([section.best_of.reward] if section.best_of else [])]
     yield from (located(model, Path(config.run)) for model in models)
+    if section.calibration:
+        yield path_of(section.calibration, Path(config.run))
     yield from _standard_files(config)
 
 

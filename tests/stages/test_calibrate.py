@@ -294,7 +294,7 @@ def test_a_win_rate_is_corrected_by_the_verdicts_on_gold(tmp_path: Path) -> None
     run(pipeline)
     path = Path(pipeline.run) / "calibration" / "calibration.json"
     outcomes = [1.0] * 62 + [0.0] * 38
-    found = corrected(path, None, outcomes, range(100), np.random.default_rng(0))
+    found = corrected(path, "judge", outcomes, range(100), np.random.default_rng(0))
     assert found is not None and found.corrected is not None
     assert found.sensitivity == pytest.approx(0.8)  # right in 80 of 100 pairs
     assert found.corrected.value == pytest.approx((0.62 + 0.8 - 1) / (2 * 0.8 - 1))

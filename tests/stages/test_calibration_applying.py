@@ -165,3 +165,85 @@ def test_a_map_that_does_not_hold_here_is_refused(
 def test_a_missing_file_says_what_makes_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file; `rlaif calibrate` makes one"):
         run(config(tmp_path, {"calibration": "run:calibration"}))
+
+
+# -- win rates -------------------------------------------------------------------------------------------------------
+
+
+def evaluation(folder: Path, calibration_file: Path, **evaluate: Any) -> dict[str, Any]:
+    """The trained policy says BAD to the 30 prompts that end in 3, 6 or 9, else GOOD; the judge sees which."""
+    rows = [{"prompt": f"Question {n}?"} for n in range(100)]
+    (folder / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    replies = [
+        {"match": "GOOD.*SO SO|SO SO.*BAD|GOOD.*BAD", "reply": "Verdict: A"},
+        {"match": "SO SO.*GOOD|BAD.*SO SO|BAD.*GOOD", "reply": "Verdict: B"},
+    ]
+    new = [{"match": f"Question .*{n}\\?", "reply": "BAD"} for n in (3, 6, 9)] + [{"reply": "GOOD"}]
+    raw = {
+        "run": str(folder / "run"),
+        "engines": {
+            "old": {"engine": "scripted", "replies": [{"reply": "SO SO"}], "model": "old"},
+            "new": {"engine": "scripted", "replies": new, "model": "new"},
+            "judge": {"engine": "scripted", "replies": replies, "model": "m"},
+        },
+        "judge": {"rubric": "helpfulness"},
+        "evaluate": {
+            "prompts": {"path": str(folder / "held.jsonl")},
+            "before": "old",
+            "after": "new",
+            "calibration": str(calibration_file),
+            **evaluate,
+        },
+    }
+    pipeline.run(validate(Pipeline, raw, "test"), ["evaluate"], quiet=True)
+    found: dict[str, Any] = json.loads((folder / "run" / "evaluation" / "evaluation.json").read_text())
+    return found
+
+
+def gold(folder: Path, right: int, **what: Any) -> Path:
+    """A calibration of 100 pairs, of which the judge got `right`. `what`: its rubrics and templates."""
+    round_ = {
+        "version": 1, "round": 1, "key": "k", "pair": {},
+        "labels": {f"p{i}": ["a", "first", f"c{i}"] for i in range(100)},
+        "judges": {"mine": {"p": {f"p{i}": 0.9 if i < right else 0.1 for i in range(100)}}},
+    }  # fmt: skip
+    (folder / "rounds").mkdir(exist_ok=True)
+    (folder / "rounds" / "1.json").write_text(json.dumps(round_))
+    path = folder / "calibration.json"
+    path.write_text(json.dumps({"judges": {"mine": {"what": {"models": ["m"], **what}}}, "round": {"number": 1}}))
+    return path
+
+
+def test_win_rates_are_corrected_beside_the_raw_ones(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, gold(tmp_path, right=85, **known(tmp_path)))
+    raw = found["win_rate"]["judge"]["value"]
+    rate = found["corrected_win_rate"]["judge"]
+    assert (raw, rate["raw"]["value"], rate["gold_judge"]) == (0.7, 0.7, "mine")
+    assert rate["sensitivity"] == rate["specificity"] == 0.85
+    assert rate["corrected"]["value"] == pytest.approx((0.7 + 0.85 - 1) / 0.7, abs=1e-6)
+    assert rate["corrected"]["low"] < rate["corrected"]["value"] < rate["corrected"]["high"]
+
+
+def known(folder: Path) -> dict[str, list[str]]:
+    """The rubric and frame of the judge, as a calibration of it would name them."""
+    run(config(folder, {}))
+    rubrics, templates = provenance_of(config(folder, {}))
+    return {"rubrics": rubrics, "templates": templates}
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ({"judge": "yours"}, "evaluate.calibration_judges: .* has no judge 'yours'; there: mine"),
+        ({}, "evaluate.calibration: .* fitted on judge 'mine' with rubrics none"),
+    ],
+)
+def test_a_correction_that_does_not_hold_is_refused(tmp_path: Path, names: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        evaluation(tmp_path, gold(tmp_path, right=85), calibration_judges=names)
+
+
+def test_a_judge_at_chance_corrects_nothing_and_says_why(tmp_path: Path) -> None:
+    found = evaluation(tmp_path, gold(tmp_path, right=50, **known(tmp_path)))
+    rate = found["corrected_win_rate"]["judge"]
+    assert rate["corrected"] is None and "no better than chance" in rate["reason"]

@@ -6,7 +6,7 @@ A map holds for the judge that it was fitted on: another model, rubric, constitu
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def label_map(section: PairSection, folder: RunFolder) -> LabelMap | None:
     if section.calibration is None:
         return None
     path = path_of(section.calibration, folder.path)
-    judge, found = judge_in(path, section.calibration_judge)
+    judge, found = judge_in(path, section.calibration_judge, "pair.calibration", "pair.calibration_judge")
     where = f"pair.calibration: {section.calibration}"
     if found.get("map") is None:
         why = (found.get("map_test") or {}).get("reason", "it was not fitted")
@@ -61,7 +61,7 @@ def label_map(section: PairSection, folder: RunFolder) -> LabelMap | None:
         map_ = from_json(found["map"])
     except ValueError as error:
         raise ConfigError(f"{where}: the map of judge {judge!r}: {error}") from None
-    _same_judge(found.get("what") or {}, folder, where, judge)
+    same_judge(found.get("what") or {}, folder.read("judgments", Judgment), where, judge)
     about = {
         "judge": judge,
         "kind": map_.overall.kind,
@@ -82,28 +82,35 @@ def path_of(value: str, folder: Path) -> Path:
     return path
 
 
-def judge_in(path: Path, wanted: str | None) -> tuple[str, Mapping[str, Any]]:
-    """A judge's part of calibration.json: the one that is wanted, or the only one. Errors: ConfigError."""
+def judges_in(path: Path, key: str) -> dict[str, Any]:
+    """The judges of a calibration.json. `key`: what names the file in the config. Errors: ConfigError."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        judges: dict[str, Any] = dict(raw["judges"])
+        return dict(raw["judges"])
     except FileNotFoundError:
-        raise ConfigError(f"pair.calibration: {path}: no such file; `rlaif calibrate` makes one") from None
+        raise ConfigError(f"{key}: {path}: no such file; `rlaif calibrate` makes one") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"pair.calibration: {path}: not a calibration.json of rlaif: {error}") from None
+        raise ConfigError(f"{key}: {path}: not a calibration.json of rlaif: {error}") from None
+
+
+def judge_in(path: Path, wanted: str | None, key: str, judge_key: str) -> tuple[str, Mapping[str, Any]]:
+    """A judge's part of calibration.json: the one that is wanted, or the only one. Errors: ConfigError that names the
+    config's keys.
+    """
+    judges = judges_in(path, key)
     known = ", ".join(judges) or "none"
     if wanted is None and len(judges) != 1:
-        raise ConfigError(f"pair.calibration: {path}: name one of its judges with pair.calibration_judge: {known}")
+        raise ConfigError(f"{key}: {path}: name one of its judges with {judge_key}: {known}")
     name = wanted if wanted is not None else next(iter(judges))
     if name not in judges:
-        raise ConfigError(f"pair.calibration_judge: {path} has no judge {name!r}; there: {known}")
+        raise ConfigError(f"{judge_key}: {path} has no judge {name!r}; there: {known}")
     return name, judges[name]
 
 
-def _same_judge(what: Mapping[str, Any], folder: RunFolder, where: str, judge: str) -> None:
-    """Errors: ConfigError where a judgment of this run is of a model, standard or frame that the map has not seen."""
+def same_judge(what: Mapping[str, Any], judgments: Iterable[Judgment], where: str, judge: str) -> None:
+    """Errors: ConfigError where a judgment is of a model, standard or frame that the calibration has not seen."""
     seen: dict[str, dict[str, str]] = {"models": {}, "rubrics": {}, "templates": {}}
-    for row in folder.read("judgments", Judgment):
+    for row in judgments:
         if not row.superseded:
             for key, value in (("models", row.model), ("rubrics", row.rubric), ("templates", row.template_sha256)):
                 seen[key].setdefault(value, row.id)
