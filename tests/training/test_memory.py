@@ -88,7 +88,7 @@ def test_sections_become_settings(llama: str, tmp_path: Path) -> None:
     ddp = SFTSection(model=llama, args={"optim": "sgd"}, launch=LaunchSection(num_processes=2))
     found = setting("sft", ddp)
     assert (found.moments, found.ddp, found.shards) == (0, True, 1)
-    assert told("dpo", dpo).startswith("train.dpo: about ") and "GiB on each device" in told("dpo", dpo)
+    assert told("dpo", dpo).startswith("train.dpo: at least ") and "GiB on each device" in told("dpo", dpo)
     with pytest.raises(ConfigError, match=r"train.dpo.model: .*: no config to plan by"):
         plan("dpo", DPOSection(model=str(tmp_path)))
 
