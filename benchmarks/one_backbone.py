@@ -99,8 +99,7 @@ def train_ppo(folder: Path, mode: str, updates: int, seed: int, **more: Any) -> 
         "per_device_train_batch_size": BATCH // 2, "steps_per_generation": 2, "num_iterations": 4,
         "max_steps": updates * 8, "max_completion_length": COMPLETION, "learning_rate": 2e-3, "logging_steps": 8,
         "critic_learning_rate": 2e-3, "lr_scheduler_type": "constant", "use_cpu": True, "kl_coef": 0.02,
-        "missing_eos_penalty": None,
-        "gradient_checkpointing": False, **more,
+        "missing_eos_penalty": None, "gradient_checkpointing": False, **more,
     }  # fmt: skip
     options = {} if mode == "separate" else {"lora": LORA, "one_backbone": mode == "one_backbone"}
     record = rlaif.train_ppo(

@@ -90,6 +90,9 @@ def _ppo(context: Context) -> None:
         raise ConfigError(NO_REWARDS.format(where="train.ppo"))
     for name in section.code:
         import_path(name, "train.ppo.rewards")
+    there = context.config.prompts is not None or (context.folder.path / section.exported).exists()
+    if section.dataset is None and not there:
+        raise ConfigError(f"train.ppo: reads {section.exported}: this config has no prompts; set train.ppo.dataset")
 
 
 def _evaluate(context: Context) -> None:

@@ -78,10 +78,10 @@ class SFTSection(TrainerSection):
 
 
 class Replay(Section):
-    """Demonstrations mixed into preference training, so that the policy keeps what it could do."""
+    """Demonstrations mixed into the training of a policy, so that it keeps what it could do."""
 
     dataset: str  # prompt and completion, or messages: a folder, a file or a hub id
-    weight: float = Field(default=0.1, gt=0)  # of their mean −log π(token), beside the preference loss's 1
+    weight: float = Field(default=0.1, gt=0)  # of their mean −log π(token), beside the loss's own 1
 
 
 class DPOSection(TrainerSection):
@@ -165,19 +165,13 @@ class RewardSource(Section):
         return self
 
 
-class ReplaySection(Section):
-    """Demonstrations whose likelihood is kept up while the reward is maximised (`args.ptx_coef` is its weight)."""
-
-    dataset: str  # a folder, file or hub id with prompt and completion (or chosen), or messages
-
-
 class PPOSection(TrainerSection):
     """`args`: of `rlaif.training.ppo.arguments.PPOConfig`, which adds to `trl.GRPOConfig`. `dataset`: prompts (column
     `prompt`, text or messages; others are passed over); default: all prompts of this run."""
 
     rewards: list[RewardSource] = []
     critic: str | None = None  # a folder; default: the first reward model, else the policy with a new head
-    replay: ReplaySection | None = None
+    replay: Replay | None = None
     one_backbone: bool = False  # policy, critic and reward model as adapters over one frozen base; needs `lora`
 
     @property
@@ -208,8 +202,8 @@ class PPOSection(TrainerSection):
             raise ValueError("one_backbone: the policy is an adapter then: set lora, `lora: {r: 16}` say")
         if self.one_backbone and self.critic:
             raise ValueError("critic: with one_backbone it is an adapter made from the first reward model")
-        if self.replay is None and "ptx_coef" in self.args:
-            raise ValueError("args.ptx_coef: there is nothing to replay: name demonstrations in replay.dataset")
+        if "ptx_coef" in self.args:
+            raise ValueError("args.ptx_coef: the weight of demonstrations stands in replay.weight")
         return self
 
 

@@ -58,7 +58,7 @@ def test_every_model_of_the_run_is_found(tmp_path: Path) -> None:
         ({"rewards": [{"function": "shorter"}]}, "expected package.module:name, got 'shorter'"),
         ({"one_backbone": True}, "one_backbone: the policy is an adapter then: set lora"),
         ({"one_backbone": True, "lora": {}, "critic": "x"}, "with one_backbone it is an adapter"),
-        ({"args": {"ptx_coef": 1}}, "there is nothing to replay"),
+        ({"args": {"ptx_coef": 1}}, "the weight of demonstrations stands in replay.weight"),
     ],
 )
 def test_what_the_section_refuses(section: dict[str, Any], message: str) -> None:

@@ -42,7 +42,7 @@ class PPOConfig(GRPOConfig):  # type: ignore[misc]
         default=None,
         metadata={"help": "nats per token from the rollout's policy: the rest of its epochs is skipped"},
     )
-    ptx_coef: float = field(default=0.1, metadata={"help": "weight of the likelihood of replayed demonstrations"})
+    ptx_coef: float = field(default=0.0, metadata={"help": "weight of the likelihood of replayed demonstrations"})
     max_prompt_length: int | None = field(default=None, metadata={"help": "tokens; longer prompts are left out"})
 
     def __post_init__(self) -> None:

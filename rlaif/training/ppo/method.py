@@ -11,9 +11,10 @@ from typing import Any
 from rlaif.config.training import PPOSection, RewardSource
 from rlaif.errors import ConfigError, DataError, one_line
 from rlaif.training import common, fitting, tokens
-from rlaif.training.data import Splits, located
+from rlaif.training.data import Splits, dataset_sha256, located
+from rlaif.training.demonstrations import load_demonstrations
 from rlaif.training.fitting import Method
-from rlaif.training.ppo.prompts import demonstrations, load_prompts, prompt_length
+from rlaif.training.ppo.prompts import demonstration, load_prompts, prompt_length
 from rlaif.training.ppo.rewards import RewardFunction, Rewards, build_rewards, weights_of
 from rlaif.training.scoring import RewardScorer, load_reward
 
@@ -45,7 +46,7 @@ class PPO(Method):
 
     def __init__(self, functions: Mapping[str, RewardFunction] | None = None, callbacks: Sequence[Any] = ()) -> None:
         self._functions, self._callbacks = functions or {}, list(callbacks)
-        self._cache: Path | None = None
+        self._demonstrations: Any = None  # to replay: a dataset of prompt and completion
         self._facts: dict[str, Any] = {}
 
     def config_class(self) -> Any:
@@ -54,13 +55,24 @@ class PPO(Method):
         return PPOConfig
 
     def load(self, section: PPOSection, dataset: Path | str, cache: Path, seed: int) -> Splits:
-        self._cache = cache
-        return load_prompts(dataset, cache)
+        splits = load_prompts(dataset, cache)
+        if section.replay is None:
+            return splits
+        source = section.replay.dataset
+        rows = load_demonstrations(located(source), cache, "demonstrations").train
+        if self.conversational(rows[0]) and not self.conversational(splits.train[0]):
+            raise DataError(
+                f"{source}: conversations, but the prompts are plain text: the model saw no chat template"
+            )
+        self._demonstrations = rows
+        facts = {"source": source, "sha256": dataset_sha256(rows), "rows": len(rows)}
+        return splits._replace(facts={**splits.facts, "replay_dataset": facts})
 
     def check(self, section: PPOSection, config: Any) -> None:
         if config.reward_weights is not None:
             raise ConfigError(f"{self.where}.args.reward_weights: the weight of each reward stands in rewards")
         config.reward_weights = [source.weight for source in section.rewards]
+        config.ptx_coef = section.replay.weight if section.replay else 0.0
         self._check_saves(section, config)
         if section.one_backbone:
             if section.args.get("gradient_checkpointing"):
@@ -164,16 +176,19 @@ class PPO(Method):
             )
         return split.select(kept) if len(kept) < len(split) else split
 
-    def _replayed(self, section: PPOSection, tokenizer: Any, limit: int | None) -> list[Any]:
-        if section.replay is None:
+    def _replayed(self, section: PPOSection, tokenizer: Any, limit: int | None) -> list[dict[str, list[int]]]:
+        """The demonstrations as token ids; those of more than `limit` tokens are left out and counted."""
+        if self._demonstrations is None or section.replay is None:
             return []
-        assert self._cache is not None
-        rows, too_long = demonstrations(section.replay.dataset, tokenizer, self._cache, limit)
-        self._facts |= {"replayed_rows": len(rows), "replayed_too_long": too_long}
-        return rows
+        rows = [demonstration(row, tokenizer) for row in self._demonstrations]
+        kept = [row for row in rows if limit is None or len(row["input_ids"]) <= limit]
+        if not kept:
+            raise DataError(f"{section.replay.dataset}: no demonstration to replay fits in {limit} tokens")
+        self._facts |= {"replayed_rows": len(kept), "replayed_too_long": len(rows) - len(kept)}
+        return kept
 
-    def length(self, row: Any) -> int:
-        return 0  # prompts are never cut
+    def lengths(self, trainer: Any) -> list[int]:
+        return [0] * len(trainer.train_dataset)  # nothing is cut
 
     def finish(self, trainer: Any, section: PPOSection, folder: Path, splits: Splits) -> dict[str, Any]:
         """The critic and the running states, wherever the trainer has put them."""

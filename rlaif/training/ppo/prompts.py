@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from rlaif.errors import DataError
 from rlaif.training import tokens
-from rlaif.training.data import Row, Splits, check_rows, load_splits, located
+from rlaif.training.data import Row, Splits, check_rows, load_splits
 
 _BESIDE = ("reference", "domain")  # columns that reward functions may want
-_TURNS = {"completion": "prompt", "chosen": "prompt", "messages": None}  # of a demonstration → the column before it
 
 
 def load_prompts(source: Path | str, cache: Path) -> Splits:
@@ -77,37 +75,7 @@ def prompt_length(tokenizer: Any, prompt: str | tokens.Messages) -> int:
     return len(tokens.encode(tokenizer, prompt, "", finished=False).prompt)
 
 
-def demonstrations(
-    source: str, tokenizer: Any, cache: Path, limit: int | None
-) -> tuple[list[dict[str, list[int]]], int]:
-    """Rows {"input_ids", "labels"}, −100 on the prompt, and how many were left out as longer than `limit` tokens.
-
-    A dataset with prompt and completion (or chosen), or messages that end with an answer. Errors: DataError.
-    """
-    splits = load_splits(located(source), lambda there: _demonstration_columns(there, source), cache)
-    rows = [_demonstration(row, tokenizer) for row in splits.train]
-    kept = [row for row in rows if limit is None or len(row["input_ids"]) <= limit]
-    if not kept:
-        raise DataError(f"{source}: no demonstration to replay fits in {limit} tokens")
-    return kept, len(rows) - len(kept)
-
-
-def _demonstration_columns(there: Iterable[str], source: str) -> list[str]:
-    there = list(there)
-    for answer, before in _TURNS.items():
-        wanted = [name for name in (before, answer) if name]
-        if all(name in there for name in wanted):
-            return wanted
-    raise DataError(
-        f"{source}: nothing to replay: expected columns prompt and completion, prompt and chosen, or messages; "
-        f"there: {', '.join(there)}"
-    )
-
-
-def _demonstration(row: Row, tokenizer: Any) -> dict[str, list[int]]:
-    if "messages" in row:
-        prompt, answer = row["messages"][:-1], row["messages"][-1:]
-    else:
-        prompt, answer = row["prompt"], row.get("completion") or row["chosen"]
-    ids = tokens.encode(tokenizer, prompt, answer)
+def demonstration(row: Row, tokenizer: Any) -> dict[str, list[int]]:
+    """prompt and completion (text or messages) as {"input_ids", "labels"}, −100 on the prompt."""
+    ids = tokens.encode(tokenizer, row["prompt"], row["completion"])
     return {"input_ids": ids.whole, "labels": [-100] * len(ids.prompt) + ids.completion}

@@ -189,12 +189,14 @@ def test_replay_and_lora(tiny_model: Path, prompts: Path, tmp_path: Path) -> Non
     rows = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in pairs(6)]
     demonstrations.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     job = section(
-        tiny_model, SHORTER, replay={"dataset": str(demonstrations)}, args={"ptx_coef": 0.5},
+        tiny_model, SHORTER, replay={"dataset": str(demonstrations), "weight": 0.5},
         lora={"r": 4, "target_modules": ["q_proj"]},
     )  # fmt: skip
     out = tmp_path / "out"
     record = train(job, prompts, out)
-    assert record["replayed_rows"] == 6 and record["history"][0]["ppo/ptx_loss"] > 0
+    assert (
+        record["replayed_rows"] == record["replay_dataset"]["rows"] == 6 and record["history"][0]["ppo/ptx_loss"] > 0
+    )
     assert sorted(path.name for path in out.iterdir() if path.is_dir()) == ["adapter", "critic"]
     AutoModelForCausalLM.from_pretrained(out)
 
