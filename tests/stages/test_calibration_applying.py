@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from rlaif import pipeline
-from rlaif.config import Pipeline, validate
+from rlaif.config import Pipeline, ReportSection, validate
 from rlaif.errors import ConfigError
 from rlaif.metrics.maps import Map, SlicedMap
 from rlaif.records import Preference
+from rlaif.stages import report
 from rlaif.stages.calibration.applying import LabelMap
 from rlaif.stages.selectors import Comparison
 from rlaif.store import RunFolder
@@ -222,6 +223,9 @@ def test_win_rates_are_corrected_beside_the_raw_ones(tmp_path: Path) -> None:
     assert rate["sensitivity"] == rate["specificity"] == 0.85
     assert rate["corrected"]["value"] == pytest.approx((0.7 + 0.85 - 1) / 0.7, abs=1e-6)
     assert rate["corrected"]["low"] < rate["corrected"]["value"] < rate["corrected"]["high"]
+    report.build(tmp_path / "run", ReportSection())
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "corrected by gold" in page and "79\u00a0% (" in page  # .55/.7 = .786
 
 
 def known(folder: Path) -> dict[str, list[str]]:

@@ -182,6 +182,7 @@ def _policy_judges(data: ReportData) -> list[dict[str, Any]]:
                 "labels": name == summary.labelling_judge(data),
                 "win_rate": e,
                 "ties": data.evaluation["win_rate"][name].get("ties"),
+                "corrected": (data.evaluation.get("corrected_win_rate") or {}).get(name),
                 "controlled": more.get("length_controlled_win_rate"),
                 "probability": summary.estimate(more.get("mean_probability")),
                 "consistency": summary.estimate(more.get("order_consistency")),
