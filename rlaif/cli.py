@@ -143,6 +143,7 @@ def build_parser(argv: Sequence[str] = ()) -> argparse.ArgumentParser:
             _engine_flags(command, stage)
         command.set_defaults(func=_stage, stage=stage)
     _train_command(commands)
+    _plan_command(commands)
     _show_command(commands)
     named = argv[0] if argv else ""
     _lazy_command(commands, named, "rubric", "list, show, check, preview and start rubrics", "rlaif.rubric_cli")
@@ -209,6 +210,19 @@ def _train_command(commands: Any) -> None:
         trainer.set_defaults(func=_stage, stage=name)
 
 
+def _plan_command(commands: Any) -> None:
+    text = "what `--dry-run` says: stages, requests, cost, and the memory of each training by role and in all"
+    plan = commands.add_parser("plan", help=text, description=text, epilog=_EPILOG, **_raw())
+    plan.add_argument("target", metavar="TARGET", help="a pipeline or a run folder; with --trainer a dataset too")
+    plan.add_argument(
+        "--trainer", dest="stage", choices=list(TRAINER_HELP), default="run", metavar="TRAINER",
+        help=f"plan this training alone: {', '.join(TRAINER_HELP)}",
+    )  # fmt: skip
+    plan.add_argument("--model", metavar="M", help="with --trainer, the starting model: a folder or a hub id")
+    _common(plan)
+    plan.set_defaults(func=_plan)
+
+
 def _show_command(commands: Any) -> None:
     show = commands.add_parser("show", help="one prompt with its responses, judgments, raw replies and preference")
     show.add_argument("target", metavar="RUN", help="a run folder")
@@ -246,6 +260,11 @@ def _stage(arguments: argparse.Namespace) -> int:
 
     config = config_from(arguments)
     return _execute(arguments, config, stages_to_run(arguments, config))
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    arguments.dry_run = True
+    return _run(arguments) if arguments.stage == "run" else _stage(arguments)
 
 
 def _execute(arguments: argparse.Namespace, config: Any, stages: list[str] | None) -> int:

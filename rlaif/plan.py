@@ -248,8 +248,18 @@ def _training(config: Pipeline, wanted: list[str]) -> list[str]:
         section = config.train.section(name) if config.train else None
         if section is not None:
             check_arguments(method(name), section)
-            lines += _memory(name, section)
+            lines += _memory(name, section.with_models(lambda value, _: _planned(config, value)))
     return ["", *lines] if lines else []
+
+
+def _planned(config: Pipeline, value: str) -> str:
+    """The model that `run:NAME` will have been trained from, which has its shape where it is not there yet."""
+    seen = set()
+    while value.startswith("run:") and value not in seen:
+        seen.add(value)
+        section = config.train.section(value.removeprefix("run:")) if config.train else None
+        value = section.model if section else value
+    return value
 
 
 def _memory(name: str, section: TrainerSection) -> list[str]:

@@ -10,15 +10,17 @@ b bytes of a weight, N processes that share (FSDP, ZeRO-3; else 1):
     activations      what a layer saves for its backward pass, per token (after Korthikanti et al. 2022, 2205.05198,
                      §4, counted anew for RMSNorm, rotary embeddings, grouped keys and a gated MLP); with gradient
                      checkpointing each layer's input, and one layer whole
-    output head      TRL's fused head: tiles of logits, and the head's own float32 gradient
+    output head      TRL's fused head (trl/kernels/chunked_logprob.py): a tile of logits with what its gradient is
+                     made of, and the float32 gradients of the head and of what it reads; none in a reward model
     gathered         of shared weights, the two layers that are whole at a time, and the embeddings
     buckets          of DDP, which copies the gradients to send them
 
 The peak is at the end of the forward pass or at the end of the backward pass, since activations go as gradients come:
 weights + optimiser + buckets + gathered + max(activations + head, gradients); a sum where gradients are accumulated.
 
-Not counted: the CUDA context and libraries (about 0.5 to 1 GiB), fragmentation, models of more modalities, experts
-(counted as if all were used by every token's weights, and activations as of one MLP).
+Not counted: the CUDA context and libraries (about 0.5 to 1 GiB), fragmentation, the cache of keys and values while
+PPO generates, models of more modalities, experts (counted as if all were used by every token's weights, and
+activations as of one MLP).
 """
 
 from __future__ import annotations
@@ -27,8 +29,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-_TILE_TOKENS, _TILE_WORDS = 4096, 32768  # of TRL's fused head
-_TILES = 3  # logits, their exponentials and their gradient, float32
+_TILE_TOKENS, _TILE_WORDS = 4096, 32768  # of TRL's fused head: TOKEN_CHUNK_SIZE, _CHUNKED_LOGPROB_CHUNK_SIZE
+# Without Triton a tile's gradient is made of whole tensors (`_backward_tile`). At the peak, beside the logits: y, z,
+# log_p, p, grad, and of `grad_logprobs * (is_target - p)` the difference and the product, all float32; is_target, bool.
+_TILE_TEMPORARIES = 7 * 4 + 1
 MOMENTS = {"adamw": 8, "adamw_8bit": 2, "sgd": 0, "adafactor": 0}  # bytes per float32 weight that is trained
 
 
@@ -41,7 +45,7 @@ class Shape(NamedTuple):
     hidden: int
     mlp: int
     queries: int
-    vocabulary: int
+    vocabulary: int  # 0: no logits, a reward model
     n_embedding: int  # parameters outside the layers
 
 
@@ -58,6 +62,7 @@ class Setting(NamedTuple):
     accumulation: int = 1
     shards: int = 1
     ddp: bool = False
+    triton: bool = False  # whether TRL's fused head runs as one kernel: on a GPU
 
 
 def layer_bytes(shape: Shape, setting: Setting) -> int:
@@ -82,21 +87,21 @@ def memory(shape: Shape, setting: Setting, others: Mapping[str, tuple[int, bool]
     """Bytes by what they are for, and "total". The module says what they are.
 
     others: models beside the policy: name → (parameters, whether it is trained): reference, reward, value. A trained
-    one has gradients and moments of its own; its activations are not there at the same time as the policy's.
+    one has gradients, moments and activations of its own (of PPO, both models' are there until the one backward
+    pass), the last as many as the policy's, by its size.
     """
     others, b = others or {}, setting.weight_bytes
     frozen = b if setting.frozen_bytes is None else setting.frozen_bytes
     found = {"policy": (frozen * (shape.n_parameters - shape.n_trained) + b * shape.n_trained) / setting.shards}
-    n_trained = shape.n_trained
+    n_trained, passed = shape.n_trained, 1.0
     for name, (n_parameters, is_trained) in others.items():
         found[name] = b * n_parameters / setting.shards
         n_trained += n_parameters if is_trained else 0
+        passed += n_parameters / shape.n_parameters if is_trained else 0
     found["gradients"] = b * n_trained / setting.shards
     found["optimiser"] = setting.moments * b / 4 * n_trained / setting.shards
-    found["activations"] = setting.tokens * _activations(shape, setting)
-    tile = min(setting.tokens, _TILE_TOKENS) * min(shape.vocabulary, _TILE_WORDS) * 4 * _TILES
-    whole = shape.n_trained == shape.n_parameters
-    found["output head"] = tile + (shape.vocabulary * shape.hidden * 4 if whole else 0)
+    found["activations"] = passed * setting.tokens * _activations(shape, setting)
+    found["output head"] = _head(shape, setting)
     layer = (shape.n_parameters - shape.n_embedding) / shape.n_layers
     found["gathered"] = b * (2 * layer + shape.n_embedding) if setting.shards > 1 else 0
     found["buckets"] = b * n_trained if setting.ddp else 0
@@ -104,6 +109,22 @@ def memory(shape: Shape, setting: Setting, others: Mapping[str, tuple[int, bool]
     passing, coming = found["activations"] + found["output head"], found["gradients"]
     together = passing + coming if setting.accumulation > 1 else max(passing, coming)
     return {**{name: int(value) for name, value in found.items() if value}, "total": int(kept + together)}
+
+
+def _head(shape: Shape, setting: Setting) -> float:
+    """Bytes of TRL's fused head in its backward pass, which makes the logits again."""
+    if not shape.vocabulary:
+        return 0
+    n_tokens, n_words = min(setting.tokens, _TILE_TOKENS), min(shape.vocabulary, _TILE_WORDS)
+    if setting.triton:  # the gradient replaces the logits; the tile is that wide whatever the vocabulary
+        tile = n_tokens * _TILE_WORDS * setting.compute_bytes
+    else:
+        tile = n_tokens * n_words * (setting.compute_bytes + _TILE_TEMPORARIES)
+    gradients = setting.tokens * shape.hidden * 4
+    if shape.n_trained == shape.n_parameters:
+        gradients += shape.vocabulary * shape.hidden * 4
+    cast = n_words * shape.hidden * setting.compute_bytes if setting.compute_bytes != setting.weight_bytes else 0
+    return tile + gradients + cast
 
 
 def _activations(shape: Shape, setting: Setting) -> float:
@@ -116,25 +137,31 @@ def _activations(shape: Shape, setting: Setting) -> float:
     return shape.n_layers * layer + last
 
 
-def shape_of(model: str, lora: Mapping[str, Any] | None = None) -> Shape:
+def shape_of(model: str, lora: Mapping[str, Any] | None = None, *, classifier: bool = False) -> Shape:
     """Of a folder with a config.json, or a hub id: exact counts, of a model that is built without memory.
 
+    classifier: as the reward or value model that is made of it: one score in place of the vocabulary.
     Errors: OSError, ValueError (no such config).
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
     config = AutoConfig.from_pretrained(str(model))
     text = config.get_text_config()
+    auto, task = (
+        (AutoModelForSequenceClassification, "SEQ_CLS") if classifier else (AutoModelForCausalLM, "CAUSAL_LM")
+    )
+    if classifier:
+        config.num_labels = 1
     with torch.device("meta"):
-        built = AutoModelForCausalLM.from_config(config)
+        built = auto.from_config(config)
         n_parameters = sum(p.numel() for p in built.parameters())
         n_layer = sum(p.numel() for name, p in built.named_parameters() if ".layers." in name or ".h." in name)
         n_trained = n_parameters
         if lora is not None:
             from peft import LoraConfig, get_peft_model
 
-            adapted = get_peft_model(built, LoraConfig(**{"task_type": "CAUSAL_LM", **lora}))
+            adapted = get_peft_model(built, LoraConfig(**{"task_type": task, **lora}))
             n_trained = sum(p.numel() for p in adapted.parameters() if p.requires_grad)
             n_parameters = sum(p.numel() for p in adapted.parameters())
     head = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
@@ -145,7 +172,7 @@ def shape_of(model: str, lora: Mapping[str, Any] | None = None) -> Shape:
         hidden=text.hidden_size,
         mlp=getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         queries=head * text.num_attention_heads,
-        vocabulary=text.vocab_size,
+        vocabulary=0 if classifier else text.vocab_size,
         n_embedding=n_parameters - n_layer,
     )
 

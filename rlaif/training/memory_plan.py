@@ -8,14 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.config.base import read_yaml
-from rlaif.config.training import LaunchSection, TrainerSection
+from rlaif.config.training import LaunchSection, PPOSection, TrainerSection
 from rlaif.errors import ConfigError, one_line
 from rlaif.paths import resolve
 from rlaif.training.data import located
-from rlaif.training.memory import MOMENTS, Setting, memory, shape_of
+from rlaif.training.memory import MOMENTS, Setting, Shape, has_config, memory, shape_of
 from rlaif.training.methods import method
+from rlaif.training.scoring import read_reward_file
 
 _SEQUENCES = {"dpo": 2, "reward": 2}  # of a row; else 1
+_WITH_REFERENCE = ("dpo", "kto")
+_UNSAID_PROMPT = 512  # tokens, where PPO's max_prompt_length is not said
 _WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
 _GIB = 2**30
 
@@ -23,14 +26,18 @@ _GIB = 2**30
 def plan(name: str, section: TrainerSection) -> dict[str, int]:
     """Bytes on each device by what they are for, and in "total": `memory.memory` of this trainer's section.
 
-    Rows are taken to be as long as `args.max_length`. Errors: ConfigError where the model's config cannot be read.
+    Rows are taken to be as long as `args.max_length` (of PPO, max_prompt_length + max_completion_length). Errors:
+    ConfigError where the model's config cannot be read.
     """
     try:
-        shape = shape_of(located(section.model), section.lora)
+        shape = shape_of(located(section.model), section.lora, classifier=name == "reward")
     except (OSError, ValueError) as error:
         raise ConfigError(f"train.{name}.model: {section.model}: no config to plan by: {one_line(error)}") from None
     args = _arguments(name, section)
-    others = {} if _reference_is_free(args, section) else {"reference": (shape.n_parameters, False)}
+    if isinstance(section, PPOSection):
+        others = _of_ppo(section, shape)
+    else:
+        others = {} if _reference_is_free(name, args, section) else {"reference": (shape.n_parameters, False)}
     return memory(shape, setting(name, section), others)
 
 
@@ -41,7 +48,7 @@ def setting(name: str, section: TrainerSection) -> Setting:
     weight_bytes = _WEIGHT_BYTES.get(str(init_kwargs.get("dtype", "float32")).removeprefix("torch."), 4)
     shards, ddp = _sharing(section.launch)
     return Setting(
-        tokens=args["per_device_train_batch_size"] * _SEQUENCES.get(name, 1) * (args.get("max_length") or 1024),
+        tokens=args["per_device_train_batch_size"] * _SEQUENCES.get(name, 1) * _length(name, args),
         weight_bytes=weight_bytes,
         frozen_bytes=_quantised(section.quantization),
         compute_bytes=2 if args.get("bf16") or args.get("fp16") or weight_bytes == 2 else 4,
@@ -50,6 +57,7 @@ def setting(name: str, section: TrainerSection) -> Setting:
         accumulation=int(args.get("gradient_accumulation_steps") or 1),
         shards=shards,
         ddp=ddp,
+        triton=_on_gpu() and not args.get("use_cpu"),
     )
 
 
@@ -63,9 +71,7 @@ def told(name: str, section: TrainerSection) -> str:
 
 def _arguments(name: str, section: TrainerSection) -> dict[str, Any]:
     """The arguments that decide, with the defaults of `fitting.arguments` and of TRL."""
-    import torch
-
-    on_gpu = torch.cuda.is_available()
+    on_gpu = _on_gpu()
     trainer = method(name)
     found = {
         field.name: field.default
@@ -76,9 +82,46 @@ def _arguments(name: str, section: TrainerSection) -> dict[str, Any]:
     return {**found, **ours, **trainer.defaults, **section.args}
 
 
-def _reference_is_free(args: Mapping[str, Any], section: TrainerSection) -> bool:
+def _on_gpu() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+def _length(name: str, args: Mapping[str, Any]) -> int:
+    """Tokens of a sequence, at most."""
+    if name == "ppo":
+        return int(args.get("max_prompt_length") or _UNSAID_PROMPT) + int(args.get("max_completion_length") or 0)
+    return int(args.get("max_length") or 1024)
+
+
+def _of_ppo(section: PPOSection, shape: Shape) -> dict[str, tuple[int, bool]]:
+    """Reference, reward models and critic. One whose config is not here counts as the policy."""
+    if section.one_backbone:  # adapters over the policy's base, taken to be as large as its own
+        rewards = {f"reward {at}": (shape.n_trained, False) for at, x in enumerate(section.rewards, 1) if x.model}
+        return {**rewards, "critic": (shape.n_trained, True)}
+    found = {} if section.lora is not None else {"reference": (shape.n_parameters, False)}
+    models = [source.model for source in section.rewards if source.model]
+    for at, model in enumerate(models, 1):
+        found[f"reward {at}"] = (_n_scoring(model, section.model), False)
+    critic = section.critic or next(iter(models), None) or section.model
+    return {**found, "critic": (_n_scoring(critic, section.model, members=1), True)}
+
+
+def _n_scoring(model: str, policy: str, members: int | None = None) -> int:
+    """Parameters of a reward model (all members of an ensemble, or `members` of them)."""
+    folder = Path(located(model))
+    index = read_reward_file(folder)
+    names = (index or {}).get("members") or ["."]
+    paths = [str(folder / name) for name in names[:members]]
+    return sum(
+        shape_of(path if has_config(path) else located(policy), classifier=True).n_parameters for path in paths
+    )
+
+
+def _reference_is_free(name: str, args: Mapping[str, Any], section: TrainerSection) -> bool:
     """No second model: there is no reference, it was asked beforehand, or it is the policy without its adapter."""
-    return section.lora is not None or bool(args.get("precompute_ref_log_probs", True))
+    return name not in _WITH_REFERENCE or section.lora is not None or bool(args.get("precompute_ref_log_probs", True))
 
 
 def _moments(optimiser: str) -> int:

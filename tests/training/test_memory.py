@@ -40,11 +40,19 @@ def test_a_layer_by_hand() -> None:
 def test_a_whole_plan_by_hand() -> None:
     found = memory(SMALL, Setting(tokens=2))
     activations = 2 * (2 * 200 + 3 * 4 * 3)
-    head = 2 * 10 * 4 * 3 + 10 * 3 * 4
+    # 20 logits, float32, and 7 tensors and a byte to make their gradient of; the head's gradient and what it reads
+    head = 20 * (4 + 7 * 4 + 1) + 10 * 3 * 4 + 2 * 3 * 4
     assert found == {
         "policy": 960, "gradients": 960, "optimiser": 1920, "activations": activations, "output head": head,
         "total": 960 + 1920 + max(activations + head, 960),
     }  # fmt: skip
+
+
+def test_the_head_on_a_gpu_is_one_tile_and_a_reward_model_has_none() -> None:
+    """The tile is 32,768 wide whatever the vocabulary, in bfloat16; the cast head beside it."""
+    on_gpu = memory(SMALL, Setting(tokens=2, compute_bytes=2, triton=True))
+    assert on_gpu["output head"] == 2 * 32_768 * 2 + 10 * 3 * 4 + 2 * 3 * 4 + 10 * 3 * 2
+    assert "output head" not in memory(SMALL._replace(vocabulary=0), Setting(tokens=2, triton=True))
 
 
 def test_gradients_that_are_accumulated_are_there_with_the_activations() -> None:
@@ -62,6 +70,8 @@ def test_a_trained_second_model_has_gradients_and_moments() -> None:
     found = memory(SMALL, Setting(tokens=2), {"value": (100, True), "reward": (50, False)})
     assert (found["value"], found["reward"]) == (400, 200)
     assert (found["gradients"], found["optimiser"]) == (4 * 340, 8 * 340)
+    alone = memory(SMALL, Setting(tokens=2))["activations"]
+    assert found["activations"] == int(alone * 340 / 240)
 
 
 @pytest.mark.integration  # imports transformers and peft
