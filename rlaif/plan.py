@@ -19,7 +19,7 @@ from rlaif.stages.contest import contestants_of, matches_of
 from rlaif.stages.generate import sampling_request
 from rlaif.stages.judge import Pairs, count_lineups, tasks
 from rlaif.stages.prompts import load_prompts
-from rlaif.stages.table import stages_of
+from rlaif.stages.table import RUN, stages_of
 from rlaif.store import RunFolder, content_key
 
 _CHARS_PER_TOKEN = 4  # where no tokenizer is at hand
@@ -255,9 +255,9 @@ def _training(config: Pipeline, wanted: list[str]) -> list[str]:
 def _planned(config: Pipeline, value: str) -> str:
     """The model that `run:NAME` will have been trained from, which has its shape where it is not there yet."""
     seen = set()
-    while value.startswith("run:") and value not in seen:
+    while value.startswith(RUN) and value not in seen:
         seen.add(value)
-        section = config.train.section(value.removeprefix("run:")) if config.train else None
+        section = config.train.section(value.removeprefix(RUN)) if config.train else None
         value = section.model if section else value
     return value
 

@@ -209,6 +209,19 @@ def test_a_misspelled_argument_of_an_engine_has_a_hint() -> None:
         api.judge(ROWS, engine=engine, rubric="helpfulness")
 
 
+def test_plan_is_a_dry_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "preferences-hosted", "--dry-run"]) == 0
+    wanted = capsys.readouterr().out
+    assert cli.main(["plan", "preferences-hosted"]) == 0
+    assert capsys.readouterr().out == wanted and "requests to expect" in wanted
+
+
+def test_plan_of_one_training_needs_its_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["plan", "pairs.jsonl", "--trainer", "dpo", "--run", str(tmp_path / "run")]) == 2
+    assert "rlaif train dpo pairs.jsonl: name the starting model with --model" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_plan_says_which_key_is_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 _TILE_TOKENS, _TILE_WORDS = 4096, 32768  # of TRL's fused head: TOKEN_CHUNK_SIZE, _CHUNKED_LOGPROB_CHUNK_SIZE
 # Without Triton a tile's gradient is made of whole tensors (`_backward_tile`). At the peak, beside the logits: y, z,
-# log_p, p, grad, and of `grad_logprobs * (is_target - p)` the difference and the product, all float32; is_target, bool.
+# log_p, p, grad, and of `grad_logprobs * (is_target - p)` the difference and the product, float32; is_target, bool.
 _TILE_TEMPORARIES = 7 * 4 + 1
 MOMENTS = {"adamw": 8, "adamw_8bit": 2, "sgd": 0, "adafactor": 0}  # bytes per float32 weight that is trained
 

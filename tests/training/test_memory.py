@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from shared_data import benchmark
 
+from rlaif import cli
 from rlaif.config import DPOSection, SFTSection
-from rlaif.config.training import LaunchSection
+from rlaif.config.training import LaunchSection, PPOSection, RewardSource
 from rlaif.errors import ConfigError
 from rlaif.training.memory import Setting, Shape, layer_bytes, memory, shape_of
 from rlaif.training.memory_plan import plan, setting, told
@@ -101,6 +103,49 @@ def test_sections_become_settings(llama: str, tmp_path: Path) -> None:
     assert told("dpo", dpo).startswith("train.dpo: at least ") and "GiB on each device" in told("dpo", dpo)
     with pytest.raises(ConfigError, match=r"train.dpo.model: .*: no config to plan by"):
         plan("dpo", DPOSection(model=str(tmp_path)))
+
+
+@pytest.mark.integration  # imports TRL
+def test_ppo_counts_each_of_its_models(llama: str) -> None:
+    """A model of one score has, in place of the 128,256 · 4,096 head, 4,096 weights."""
+    args = {"per_device_train_batch_size": 2, "max_prompt_length": 100, "max_completion_length": 28}
+    ppo = PPOSection(model=llama, args=args, rewards=[RewardSource(model=llama), RewardSource(function="m:f")])
+    scoring, policy = 8_030_261_248 - 128_255 * 4096, 8_030_261_248
+    found = plan("ppo", ppo)
+    assert {name: found[name] for name in ("policy", "reference", "reward 1", "critic")} == {
+        "policy": 4 * policy, "reference": 4 * policy, "reward 1": 4 * scoring, "critic": 4 * scoring,
+    }  # fmt: skip
+    assert found["optimiser"] == 8 * (policy + scoring)
+    assert setting("ppo", ppo).tokens == 2 * 128
+    shared = plan("ppo", ppo.model_copy(update={"lora": {"r": 16}, "one_backbone": True}))
+    assert "reference" not in shared and shared["reward 1"] == shared["critic"] < 0.01 * shared["policy"]
+
+
+@pytest.mark.integration  # imports TRL
+def test_the_plan_command_names_each_role(llama: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "p.yaml").write_text(
+        f"run: {tmp_path / 'run'}\ntrain:\n  reward: {{model: {llama}, dataset: a}}\n"
+        f"  ppo: {{model: {llama}, dataset: b, rewards: [{{model: 'run:reward'}}]}}\n"
+    )
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    code = cli.main(["plan", str(tmp_path / "p.yaml"), "--set", f"train.reward.dataset={tmp_path / 'a'}",
+                     "--set", f"train.ppo.dataset={tmp_path / 'b'}"])  # fmt: skip
+    out = capsys.readouterr()
+    assert code == 0, out.err
+    line = next(line for line in out.out.splitlines() if line.startswith("train.ppo: at least "))
+    assert all(f"{role} " in line for role in ("policy", "reference", "reward 1", "critic", "gradients", "optimiser"))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.integration  # trains 2 steps of a Llama of 23 million parameters in a process of its own
+def test_the_plan_is_what_a_training_takes(tmp_path: Path) -> None:
+    memory_plan = benchmark("memory_plan")
+    case = {"trainer": "sft", "rows": 4, "length": 256}
+    model = memory_plan.build_model(tmp_path / "model", hidden=384, layers=6)
+    small = memory_plan.build_model(tmp_path / "small", hidden=16, layers=1)
+    peak = memory_plan.measured(case, model, small, tmp_path)
+    assert peak == pytest.approx(memory_plan.foretold(case, model)["total"], rel=memory_plan.BAR)
 
 
 @pytest.mark.integration  # imports TRL and passes a Llama of 16 million parameters forward
