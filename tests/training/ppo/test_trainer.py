@@ -99,11 +99,22 @@ def test_only_the_critic_learns_in_its_warm_up(tiny_model: Path, tmp_path: Path)
 
 
 def test_a_policy_that_left_its_rollout_waits_for_the_next_one(tiny_model: Path, tmp_path: Path) -> None:
+    from transformers import TrainerCallback
+
+    class Look(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            policy = [weight for name, weight in found.model.named_parameters() if "critic." not in name]
+            seen.append(torch.cat([weight.detach().flatten() for weight in policy]).clone())
+
+    seen: list[Any] = []
     found = trainer(tiny_model, tmp_path / "out", approx_kl_limit=1e-9, max_steps=8, learning_rate=1e-2)
+    found.add_callback(Look())
     found.train()
     learns = logged(found, "ppo/policy_learns")
     # a rollout serves 4 steps; its first has not moved yet, from the second on the limit holds
     assert learns[0] == 1.0 and learns[1:4] == [0.0, 0.0, 0.0] and learns[4] == 1.0
+    assert all(torch.equal(seen[0], later) for later in seen[1:4]), "not by Adam's momentum either"
+    assert not torch.equal(seen[3], seen[4])
 
 
 def test_a_completion_without_a_score_teaches_nothing(tiny_model: Path, tmp_path: Path) -> None:
