@@ -197,7 +197,12 @@ class CascadeJudge:
         """Errors: ConfigError where the promise was made for another judge than the one that gave `judgments`."""
         what = self.plan_of.what.get(name, {})
         for judgment in judgments:
-            said = {"models": judgment.model, "rubrics": judgment.rubric, "templates": judgment.template_sha256}
+            said = {
+                "models": judgment.model,
+                "rubrics": judgment.rubric,
+                "templates": judgment.template_sha256,
+                "orders": judgment.meta.get("orders"),
+            }
             for key, known in what.items():
                 value = said.get(key)
                 if judgment.status == "ok" and value and value not in known:

@@ -74,7 +74,7 @@ class CascadePlan:
     confidence: float | None  # 1 − δ
     slices: dict[str, Plan]
     slice_by: str | None = None  # domain, or a column of the prompts' meta
-    # member → its models, rubrics, templates: what was calibrated, and a promise is for no other. Empty: not known
+    # member → its models, rubrics, templates, orders: what was calibrated, and a promise is for no other
     what: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     version: int = 1
 

@@ -177,7 +177,9 @@ def test_rows_without_a_value_are_a_slice_of_their_own(tmp_path: Path) -> None:
     assert not play(judge, task(ONE, TWO, prompt=of_domain("new")), everything)[1][0].meta["promised"]
 
 
-@pytest.mark.parametrize(("key", "seen"), [("models", "m"), ("rubrics", "helpfulness@1"), ("templates", "[0-9a-f]+")])
+@pytest.mark.parametrize(
+    ("key", "seen"), [("models", "m"), ("rubrics", "helpfulness@1"), ("templates", "[0-9a-f]+"), ("orders", "both")]
+)
 def test_a_promise_is_for_the_judges_that_were_calibrated(tmp_path: Path, key: str, seen: str) -> None:
     path = plan_file(tmp_path, easy=promised(0.7, 0.6))
     content = json.loads(path.read_text())
