@@ -147,6 +147,8 @@ class CascadeJudge:
         for place, (name, threshold) in enumerate(asked):
             found = yield from self.members[name](task)
             found = [_of_member(judgment, name) for judgment in found]
+            if plan.promised:
+                self._check_known(name, found)
             if not found:  # no principle applies; another judge may have one that does
                 continue
             said = opinion(found, self.weights.get(name))
@@ -179,15 +181,35 @@ class CascadeJudge:
             promise = (
                 f"promised: {wanted:g} agreement at {sure:g}" if plan.promised else f"no promise ({plan.reason})"
             )
-            lines.append(f"cascade, slice {name}: {asked}; asked of {last}: {share}; {promise}")
+            lines.append(f"cascade, slice {name or '(no value)'}: {asked}; asked of {last}: {share}; {promise}")
         return lines
 
     def _slice(self, prompt: Prompt) -> Plan:
-        from rlaif.metrics.selective import EVERYTHING
+        from rlaif.metrics.selective import EVERYTHING, NO_VALUE
 
         plans, slice_by = self.plan_of.slices, self.plan_of.slice_by
-        value = prompt.domain if slice_by == DOMAIN else prompt.meta.get(slice_by) if slice_by else None
-        return plans.get(str(value), plans[EVERYTHING])
+        if slice_by is None:
+            return plans[EVERYTHING]
+        value = prompt.domain if slice_by == DOMAIN else prompt.meta.get(slice_by)
+        return plans.get(NO_VALUE if value is None else str(value), plans[EVERYTHING])
+
+    def _check_known(self, name: str, judgments: Sequence[Judgment]) -> None:
+        """Errors: ConfigError where the promise was made for another judge than the one that gave `judgments`."""
+        what = self.plan_of.what.get(name, {})
+        for judgment in judgments:
+            said = {
+                "models": judgment.model,
+                "rubrics": judgment.rubric,
+                "templates": judgment.template_sha256,
+                "orders": judgment.meta.get("orders"),
+            }
+            for key, known in what.items():
+                value = said.get(key)
+                if judgment.status == "ok" and value and value not in known:
+                    raise ConfigError(
+                        f"options.thresholds: member {name!r} was calibrated with {key} {', '.join(known)}, but "
+                        f"judgment {judgment.id} is by {value}: run `rlaif calibrate` with this judge"
+                    )
 
 
 def _of_member(judgment: Judgment, name: str) -> Judgment:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from rlaif.metrics.rates import Column, Floats
 
 EVERYTHING = "*"  # the slice of all that is in no other
+NO_VALUE = ""  # the slice of what has no value in the column that slices
 # Confidences from strict to lax. Fixed beforehand: a grid that followed the labels would break the bound.
 LEVELS = (1.0, 0.99, 0.98, 0.95, 0.925, 0.9, 0.875, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.55, 0.5)
 _Mask = NDArray[np.bool_]
@@ -73,6 +74,8 @@ class CascadePlan:
     confidence: float | None  # 1 − δ
     slices: dict[str, Plan]
     slice_by: str | None = None  # domain, or a column of the prompts' meta
+    # member → its models, rubrics, templates, orders: what was calibrated, and a promise is for no other
+    what: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     version: int = 1
 
     def as_dict(self) -> dict[str, Any]:
@@ -126,12 +129,12 @@ def calibrate_cascade(
 
     probabilities: member → (N,) P(a is better) of the same N gold comparisons, orders averaged; ½ where the two
     orders name different winners (it counts as unsure), NaN where there is no verdict. Members from cheap to strong.
-    truths: (N,) 1 where people prefer a, 0 where b, NaN where neither (left out). slices: (N,) or None for one of
-    all. agreement = 1 − α and confidence = 1 − δ: see the module. max_escalated: of a slice's comparisons, the share
-    that may reach the last member; a plan over it is not taken, and where nothing else can be promised the budget is
-    kept and the promise is not made. clusters: (N,), usually the prompt; of each, one comparison is drawn with `rng`,
-    since the bound is for independent ones. Errors: ValueError for no member, different lengths, numbers outside (0,
-    1), clusters without an rng.
+    truths: (N,) 1 where people prefer a, 0 where b, NaN where neither (left out). slices: (N,), NO_VALUE for none, or
+    None for one of all. agreement = 1 − α and confidence = 1 − δ: see the module. max_escalated: of a slice's
+    comparisons, the share that may reach the last member; a plan over it is not taken, and where nothing else can be
+    promised the budget is kept and the promise is not made. clusters: (N,), usually the prompt; of each, one
+    comparison is drawn with `rng`, since the bound is for independent ones. Errors: ValueError for no member,
+    different lengths, numbers outside (0, 1), clusters without an rng.
     """
     for name, value in (("agreement", agreement), ("confidence", confidence)):
         if not 0 < value < 1:
@@ -141,6 +144,8 @@ def calibrate_cascade(
     truth = np.asarray(truths, dtype=np.float64)
     p = np.array([np.asarray(column, dtype=np.float64) for column in probabilities.values()])
     labels = np.asarray([EVERYTHING] * truth.size if slices is None else list(slices), dtype=object)
+    if slices is not None:  # of a slice that gold does not have, nothing is known: no gold may stand in for it
+        labels[labels == EVERYTHING] = NO_VALUE
     if p.shape[1:] != truth.shape or labels.shape != truth.shape:
         raise ValueError(f"lengths differ: probabilities {p.shape[1:]}, truths {truth.shape}, slices {labels.shape}")
     gold = _cascade(p, truth)

@@ -169,6 +169,28 @@ def test_the_slice_decides_and_the_promise_is_noted(tmp_path: Path) -> None:
     assert play(judge, task(ONE, TWO, prompt=of_domain(None)), everything)[1][0].member == "strong"
 
 
+def test_rows_without_a_value_are_a_slice_of_their_own(tmp_path: Path) -> None:
+    """What was seen of rows without a domain says nothing of a domain that gold does not have."""
+    judge = cascade(options={"thresholds": str(plan_file(tmp_path, **{"": promised(0.7, 0.6)}))})
+    everything = answers(agreeing(0.75), agreeing(0.9))
+    assert play(judge, task(ONE, TWO, prompt=of_domain(None)), everything)[1][0].meta["promised"]
+    assert not play(judge, task(ONE, TWO, prompt=of_domain("new")), everything)[1][0].meta["promised"]
+
+
+@pytest.mark.parametrize(
+    ("key", "seen"), [("models", "m"), ("rubrics", "helpfulness@1"), ("templates", "[0-9a-f]+"), ("orders", "both")]
+)
+def test_a_promise_is_for_the_judges_that_were_calibrated(tmp_path: Path, key: str, seen: str) -> None:
+    path = plan_file(tmp_path, easy=promised(0.7, 0.6))
+    content = json.loads(path.read_text())
+    about, by = task(ONE, TWO, prompt=of_domain("easy")), answers(agreeing(0.75))
+    path.write_text(json.dumps({**content, "what": {"cheap": {"models": ["m"], "rubrics": ["helpfulness@1"]}}}))
+    assert play(cascade(options={"thresholds": str(path)}), about, by)[1][0].meta["promised"]
+    path.write_text(json.dumps({**content, "what": {"cheap": {key: ["another"]}}}))
+    with pytest.raises(ConfigError, match=f"'cheap' was calibrated with {key} another, but .* is by {seen}"):
+        play(cascade(options={"thresholds": str(path)}), about, by)
+
+
 def test_what_nobody_is_sure_of_is_withheld_where_there_is_a_promise(tmp_path: Path) -> None:
     judge = cascade(options={"thresholds": str(plan_file(tmp_path, easy=promised(0.95, 0.9)))})
     _, judgments = play(judge, task(ONE, TWO, prompt=of_domain("easy")), answers(agreeing(0.7), agreeing(0.8)))

@@ -11,6 +11,7 @@ from scipy.stats import binom
 from rlaif.metrics.selective import (
     EVERYTHING,
     LEVELS,
+    NO_VALUE,
     _sequences,
     apply_plan,
     calibrate_cascade,
@@ -108,6 +109,10 @@ def test_slices_stand_for_themselves_and_an_unknown_one_is_promised_nothing() ->
     assert not plan.slices["hard"].promised
     assert plan.slices[EVERYTHING].thresholds == {"cheap": None, "strong": 0.0}
     assert plan.slices[EVERYTHING].reason == "no gold of this slice"
+    without = calibrate_cascade(
+        probabilities, [1.0] * 200, [EVERYTHING] * 100 + ["x"] * 100, slice_by="domain"
+    ).slices
+    assert without[NO_VALUE].promised and without["x"].promised and not without[EVERYTHING].promised
 
 
 def test_the_budget_goes_before_the_promise() -> None:

@@ -323,6 +323,7 @@ def test_thresholds_of_a_cascade_are_what_the_judge_reads(tmp_path: Path) -> Non
     assert plan["members"] == ["cheap", "strong"] and found["promised"] and found["errors"] == 0
     assert 0.6 < found["thresholds"]["cheap"] <= 0.8
     assert found["asked"] == {"cheap": 1.0, "strong": 0.25}
+    assert plan["what"]["cheap"]["rubrics"] == ["helpfulness@1"] and plan["what"]["cheap"]["orders"] == ["both"]
     raw = pipeline.model_dump()
     raw["judge"] = {"judge": "cascade", "rubric": "helpfulness", "options": {"thresholds": str(path)},
                     "members": {"cheap": {"engine": "judge"}, "strong": {"engine": "right"}}}  # fmt: skip

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from rlaif.config import CalibrateSection
 from rlaif.errors import ConfigError
 from rlaif.judges import find_standard
 from rlaif.judges.cascade import for_calibration
-from rlaif.metrics.selective import EVERYTHING, calibrate_cascade
+from rlaif.metrics.selective import NO_VALUE, calibrate_cascade
 from rlaif.rubric import Constitution
 from rlaif.stages.calibration.figures import Figures
 from rlaif.stages.calibration.views import View
@@ -18,8 +19,14 @@ if TYPE_CHECKING:
     from rlaif.metrics.selective import CascadePlan
 
 
-def plan_of(section: CalibrateSection, views: Sequence[View], figures: Figures) -> CascadePlan | None:
-    """None where the config wants no cascade. Errors: ConfigError for a member that does not compare two responses.
+_WHAT = ("models", "rubrics", "templates")  # of a judge's provenance: what its judgments say themselves
+
+
+def plan_of(
+    section: CalibrateSection, views: Sequence[View], figures: Figures, what: Mapping[str, Mapping[str, Any]]
+) -> CascadePlan | None:
+    """None where the config wants no cascade. `what`: judge → its provenance. Errors: ConfigError for a member that
+    does not compare two responses.
 
     All of gold is used: what is promised holds by an exact bound, it needs no test split.
     """
@@ -38,10 +45,10 @@ def plan_of(section: CalibrateSection, views: Sequence[View], figures: Figures) 
             for_calibration(view.judgments.get(pair.id, ()), pair.a.id, weights) for pair in figures.pairs
         ]
     by = section.slices[0] if section.slices else None
-    return calibrate_cascade(
+    plan = calibrate_cascade(
         probabilities,
         figures.truth,
-        [pair.slices.get(by, EVERYTHING) for pair in figures.pairs] if by else None,
+        [pair.slices.get(by, NO_VALUE) for pair in figures.pairs] if by else None,
         agreement=goal.agreement,
         confidence=goal.confidence,
         max_escalated=goal.max_escalated,
@@ -49,3 +56,5 @@ def plan_of(section: CalibrateSection, views: Sequence[View], figures: Figures) 
         clusters=list(figures.clusters),
         rng=figures.rng,
     )
+    known = {name: {key: list(what[name][key]) for key in _WHAT} | {"orders": ["both"]} for name in goal.judges}
+    return replace(plan, what=known)

@@ -176,7 +176,7 @@ Output = Callable[[Measured, RunFolder], bytes | None]
 
 
 def _cascade_json(measured: Measured, folder: RunFolder) -> bytes | None:
-    plan = cascades.plan_of(measured.section, measured.views, measured.figures)
+    plan = cascades.plan_of(measured.section, measured.views, measured.figures, measured.what)
     if plan is None:
         return None
     return json.dumps(plan.as_dict(), indent=1, ensure_ascii=False, allow_nan=False).encode() + b"\n"
