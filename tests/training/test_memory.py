@@ -138,7 +138,7 @@ def test_the_plan_command_names_each_role(llama: str, tmp_path: Path, capsys: py
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.integration  # trains 2 steps of a Llama of 23 million parameters in a process of its own
+@pytest.mark.integration  # trains 2 steps of a Llama of 22 million parameters in a process of its own
 def test_the_plan_is_what_a_training_takes(tmp_path: Path) -> None:
     memory_plan = benchmark("memory_plan")
     case = {"trainer": "sft", "rows": 4, "length": 256}
@@ -148,7 +148,7 @@ def test_the_plan_is_what_a_training_takes(tmp_path: Path) -> None:
     assert peak == pytest.approx(memory_plan.foretold(case, model)["total"], rel=memory_plan.BAR)
 
 
-@pytest.mark.integration  # imports TRL and passes a Llama of 16 million parameters forward
+@pytest.mark.integration  # imports TRL and passes a Llama of 22 million parameters forward
 def test_activations_are_what_the_forward_pass_saves() -> None:
     """What autograd keeps beside the parameters, each piece of memory once."""
     import torch
