@@ -66,7 +66,7 @@ def told(name: str, section: TrainerSection) -> str:
     found = plan(name, section)
     total = found.pop("total")
     parts = " + ".join(f"{part} {value / _GIB:.2f}" for part, value in found.items() if value >= _GIB / 200)
-    return f"train.{name}: at least {total / _GIB:.2f} GiB on each device at its peak ({parts}; not all at once)"
+    return f"train.{name}: about {total / _GIB:.2f} GiB on each device at its peak ({parts}; not all at once)"
 
 
 def _arguments(name: str, section: TrainerSection) -> dict[str, Any]:

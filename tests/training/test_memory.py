@@ -100,7 +100,7 @@ def test_sections_become_settings(llama: str, tmp_path: Path) -> None:
     ddp = SFTSection(model=llama, args={"optim": "sgd"}, launch=LaunchSection(num_processes=2))
     found = setting("sft", ddp)
     assert (found.moments, found.ddp, found.shards) == (0, True, 1)
-    assert told("dpo", dpo).startswith("train.dpo: at least ") and "GiB on each device" in told("dpo", dpo)
+    assert told("dpo", dpo).startswith("train.dpo: about ") and "GiB on each device" in told("dpo", dpo)
     with pytest.raises(ConfigError, match=r"train.dpo.model: .*: no config to plan by"):
         plan("dpo", DPOSection(model=str(tmp_path)))
 
@@ -133,7 +133,7 @@ def test_the_plan_command_names_each_role(llama: str, tmp_path: Path, capsys: py
                      "--set", f"train.ppo.dataset={tmp_path / 'b'}"])  # fmt: skip
     out = capsys.readouterr()
     assert code == 0, out.err
-    line = next(line for line in out.out.splitlines() if line.startswith("train.ppo: at least "))
+    line = next(line for line in out.out.splitlines() if line.startswith("train.ppo: about "))
     assert all(f"{role} " in line for role in ("policy", "reference", "reward 1", "critic", "gradients", "optimiser"))
     assert not (tmp_path / "run").exists()
 
