@@ -1,7 +1,11 @@
 """Proximal Policy Optimisation with actor, critic, reference and reward model, on the seams of TRL's GRPOTrainer.
 
-estimators   advantages, KL, value loss, controllers: pure functions and small states
+method       `rlaif train ppo`: from a section of a pipeline to a policy folder
+prompts      what it reads            rewards   reward models and functions as TRL takes them
 arguments    PPO's own arguments beside those of `trl.GRPOConfig`
+trainer      GRPOTrainer with a critic; every override wraps `super()`
 critic       the value model, reached through the policy's own forward
-trainer      GRPOTrainer with all of that; every override wraps `super()`
+backbone     policy, critic, reward models and reference over one frozen base
+estimators   advantages, KL, value loss, controllers: pure functions and small states
+batches      minibatches and demonstrations
 """
