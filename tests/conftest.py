@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import signal
 
+import Iterator
 import pytest
 from stub_server import StubHandle, stub
 
@@ -19,3 +21,11 @@ def server(_stub_process: StubHandle) -> StubHandle:
     """The stub server, with its defaults and zeroed counters."""
     _stub_process.reset()
     return _stub_process
+
+
+@pytest.fixture(autouse=True)
+def signals_as_a_shell_gives_them() -> None:
+    """Children inherit what an earlier test, or a library in this process, did to SIGINT: each test starts afresh."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
