@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import threading
-from collections.abc import signal
+from collections.abc import Iterator
 
-import Iterator
 import pytest
 from stub_server import StubHandle, stub
 
