@@ -221,7 +221,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--updates", type=int, default=60, help="rollouts of 64 completions")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="one seed and few updates: speed, not learning")
+    parser.add_argument("--quick", action="store_true", help="one seed, few updates, no GRPO: speed, not learning")
     parser.add_argument("--one", choices=RUNS, help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -229,11 +229,11 @@ def main() -> None:
         one(given.one, given.updates, given.seed)
         return
     install_old()
-    updates, seeds = (8, 1) if given.quick else (given.updates, given.seeds)
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in RUNS}
+    updates, seeds, runs = (16, 1, RUNS[:2]) if given.quick else (given.updates, given.seeds, RUNS)
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
     print(f"{'seed':>4}  {'run':<10}{'start':>8}{'reward':>8}{'steps/s':>9}{'steps/CPU s':>13}")
     for seed in range(seeds):
-        for name in RUNS if seed % 2 == 0 else RUNS[::-1]:
+        for name in runs if seed % 2 == 0 else runs[::-1]:
             found = spawn(name, updates, seed)
             results[name].append(found)
             figures = f"{found['start']:>8.3f}{found['reward']:>8.3f}{found['steps_per_s']:>9.2f}"
