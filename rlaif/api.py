@@ -255,8 +255,46 @@ def train_ppo(
     `train.ppo:`. Returns what stands in out/training.json. Errors: UserError.
     """
     from rlaif.config import PPOSection
-    from rlaif.engines.base import import_path
     from rlaif.training.ppo.method import train_ppo as train
+
+    given = {"model": model, "args": dict(args or {}), **section}
+    return _train_online(train, PPOSection, "train_ppo", prompts, out, seed, rewards, callbacks, given)
+
+
+def train_grpo(
+    prompts: Data,
+    *,
+    model: str,
+    out: str | Path,
+    rewards: Sequence[Mapping[str, Any] | Callable[..., Any]],
+    seed: int = 0,
+    args: Mapping[str, Any] | None = None,
+    callbacks: Sequence[Any] = (),
+    **section: Any,
+) -> dict[str, Any]:
+    """Train `model` (a folder or a hub id) with GRPO and write the policy to the folder `out`.
+
+    `args`: of `trl.GRPOConfig`, and of `rlaif.training.grpo_arguments.GRPOArguments`. All else: as for `train_ppo`.
+    """
+    from rlaif.config import GRPOSection
+    from rlaif.training.grpo import train_grpo as train
+
+    given = {"model": model, "args": dict(args or {}), **section}
+    return _train_online(train, GRPOSection, "train_grpo", prompts, out, seed, rewards, callbacks, given)
+
+
+def _train_online(
+    train: Callable[..., dict[str, Any]],
+    kind: type[Any],
+    where: str,
+    prompts: Data,
+    out: str | Path,
+    seed: int,
+    rewards: Sequence[Mapping[str, Any] | Callable[..., Any]],
+    callbacks: Sequence[Any],
+    given: dict[str, Any],
+) -> dict[str, Any]:
+    from rlaif.engines.base import import_path
 
     functions: dict[str, Callable[..., Any]] = {}
     sources: list[Mapping[str, Any]] = []
@@ -267,9 +305,8 @@ def train_ppo(
             sources.append({"function": name})
         else:
             sources.append(reward)
-    given = {"model": model, "rewards": sources, "args": dict(args or {}), **section}
-    checked = configs.validate(PPOSection, given, "train_ppo")
-    functions = {name: functions.get(name) or import_path(name, "train_ppo.rewards") for name in checked.code}
+    checked = configs.validate(kind, {**given, "rewards": sources}, where)
+    functions = {name: functions.get(name) or import_path(name, f"{where}.rewards") for name in checked.code}
     return _train(partial(train, functions=functions, callbacks=callbacks), checked, prompts, out, seed)
 
 

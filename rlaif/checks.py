@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rlaif.config import Pipeline
 from rlaif.config.data import KINDS, dataset_folder
-from rlaif.config.training import NO_REWARDS, TRAINERS
+from rlaif.config.training import NO_REWARDS, TRAINERS, OnlineSection, TrainerSection
 from rlaif.engines.base import IN_PROCESS, import_path
 from rlaif.errors import ConfigError
 from rlaif.paths import resolve
@@ -82,17 +82,22 @@ def _audit(context: Context) -> None:
             injection.prepared(context)
 
 
-def _ppo(context: Context) -> None:
-    section = context.config.train.ppo if context.config.train else None
-    if section is None:
-        raise ConfigError("train.ppo: this config has no such section")
-    if not section.rewards:
-        raise ConfigError(NO_REWARDS.format(where="train.ppo"))
-    for name in section.code:
-        import_path(name, "train.ppo.rewards")
-    there = context.config.prompts is not None or (context.folder.path / section.exported).exists()
-    if section.dataset is None and not there:
-        raise ConfigError(f"train.ppo: reads {section.exported}: this config has no prompts; set train.ppo.dataset")
+def _online(name: str) -> Callable[[Context], None]:
+    def check(context: Context) -> None:
+        where = f"train.{name}"
+        section = context.config.train.section(name) if context.config.train else None
+        if not isinstance(section, OnlineSection):
+            raise ConfigError(f"{where}: this config has no such section")
+        _launch(section, where)
+        if not section.rewards:
+            raise ConfigError(NO_REWARDS.format(where=where))
+        for path in section.code:
+            import_path(path, f"{where}.rewards")
+        there = context.config.prompts is not None or (context.folder.path / section.exported).exists()
+        if section.dataset is None and not there:
+            raise ConfigError(f"{where}: reads {section.exported}: this config has no prompts; set {where}.dataset")
+
+    return check
 
 
 def _evaluate(context: Context) -> None:
@@ -133,9 +138,7 @@ def _trainer(name: str) -> Callable[[Context], None]:
         section = config.train.section(name) if config.train else None
         if section is None:
             raise ConfigError(f"{where}: this config has no such section")
-        file = section.launch.config_file if section.launch else None
-        if file is not None and not resolve(file, Path()).is_file():
-            raise ConfigError(f"{where}.launch.config_file: {file}: no such file; `accelerate config` writes one")
+        _launch(section, where)
         if section.dataset is not None or config.export is None:
             return
         written = {dataset_folder(kind): kind for kind in KINDS}
@@ -149,6 +152,12 @@ def _trainer(name: str) -> Callable[[Context], None]:
     return check
 
 
+def _launch(section: TrainerSection, where: str) -> None:
+    file = section.launch.config_file if section.launch else None
+    if file is not None and not resolve(file, Path()).is_file():
+        raise ConfigError(f"{where}.launch.config_file: {file}: no such file; `accelerate config` writes one")
+
+
 _CHECKS: dict[str, Callable[[Context], None]] = {
     **{name: _trainer(name) for name in TRAINERS},
     "generate": _generate,
@@ -157,6 +166,7 @@ _CHECKS: dict[str, Callable[[Context], None]] = {
     "calibrate": _calibrate,
     "pair": _pair,
     "audit": _audit,
-    "ppo": _ppo,
+    "ppo": _online("ppo"),
+    "grpo": _online("grpo"),
     "evaluate": _evaluate,
 }

@@ -31,7 +31,8 @@ TRAINER_HELP = {
     "reward": "a reward model: pairs, per-criterion scores or rankings, on TRL",
     "dpo": "direct preference optimisation, on TRL",
     "kto": "Kahneman-Tversky optimisation on single responses, good or bad, on TRL",
-    "ppo": "proximal policy optimisation with a critic, against reward models and functions, on TRL",
+    "ppo": "proximal policy optimisation with a critic, against reward models, functions and judges, on TRL",
+    "grpo": "group relative policy optimisation, against reward models, functions and judges, on TRL",
 }
 _SET_HELP = "set a key of the config, for example judge.orders=random; may be given several times"
 # Of several processes that train together, all may fail of the same. The launcher ends the others once the first

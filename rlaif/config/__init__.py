@@ -13,7 +13,9 @@ from rlaif.config.judging import JudgeSection, PairSection, ReviseSection
 from rlaif.config.pipeline import Pipeline, load
 from rlaif.config.training import (
     DPOSection,
+    GRPOSection,
     KTOSection,
+    OnlineSection,
     PPOSection,
     Replay,
     RewardSection,
@@ -29,11 +31,13 @@ __all__ = [
     "EngineSpec",
     "EvaluateSection",
     "ExportSection",
+    "GRPOSection",
     "Gate",
     "GenerateSection",
     "InjectionSection",
     "JudgeSection",
     "KTOSection",
+    "OnlineSection",
     "PPOSection",
     "PairSection",
     "Pipeline",

@@ -13,12 +13,13 @@ from pydantic import Field, model_validator
 
 from rlaif.config.base import Section
 from rlaif.config.data import dataset_folder
+from rlaif.config.judging import JudgeSection
 
 TRAINERS = ("sft", "reward", "dpo", "kto", "ppo", "grpo")  # in the order in which a pipeline runs them
 POLICIES = ("sft", "dpo", "kto", "ppo", "grpo")  # those whose output answers prompts
 NO_REWARDS = (
-    "{where}.rewards: none given; name a reward model (`- model: run:reward`) or a function "
-    "(`- function: package.module:name`)"
+    "{where}.rewards: none given; name a reward model (`- model: run:reward`), a function "
+    "(`- function: package.module:name`) or a judge (`- judge: true`)"
 )
 
 
@@ -145,34 +146,45 @@ class RewardSection(TrainerSection):
 
 
 class RewardSource(Section):
-    """One part of the reward: a reward model, or a function of the user's own."""
+    """One part of the reward: a reward model, a function of the user's own, or a judge that is asked on the way."""
 
     model: str | None = None  # a folder that `rlaif train reward` wrote (run:reward), or any sequence classifier
     function: str | None = None  # "package.module:name", called as TRL calls a reward function
+    judge: Literal[True] | JudgeSection | None = None  # true: the pipeline's `judge:`; or a section like that
     weight: float = 1.0  # in the sum of all parts
     heads: dict[str, float] = {}  # head → weight in this part; empty: all 1; heads that are not named: 0
     floors: dict[str, float] = {}  # head → the least score that is allowed, in the criterion's unit
     pessimism: float = Field(default=0.0, ge=0)  # of an ensemble: standard deviations below its mean
+    # whom a judge that compares compares with: the other completions of the prompt in the same rollout; what this
+    # run's responses.jsonl holds for the prompt; or the prompt's reference. A pointwise judge needs none
+    against: Literal["group", "responses", "reference"] = "group"
 
     @model_validator(mode="after")
-    def _one_of_two(self) -> RewardSource:
-        if (self.model is None) == (self.function is None):
-            raise ValueError("a reward is either `model: FOLDER` or `function: package.module:name`")
-        if self.function is not None and (self.heads or self.floors or self.pessimism):
-            raise ValueError("heads, floors and pessimism belong to a reward model, this is a function")
+    def _one_of_three(self) -> RewardSource:
+        if sum(part is not None for part in (self.model, self.function, self.judge)) != 1:
+            raise ValueError(
+                "a reward is either `model: FOLDER`, `function: package.module:name`, or `judge: true` (or a judge "
+                "section)"
+            )
+        if self.model is None and (self.heads or self.floors or self.pessimism):
+            what = "function" if self.function is not None else "judge"
+            raise ValueError(f"heads, floors and pessimism belong to a reward model, this is a {what}")
+        if self.judge is None and self.against != "group":
+            raise ValueError("against: belongs to a judge")
         if self.function is not None and ":" not in self.function:
             raise ValueError(f"function: expected package.module:name, got {self.function!r}")
         return self
 
+    def judged_by(self, own: JudgeSection | None) -> JudgeSection | None:
+        """The judge's section; `own`: the pipeline's. None where this is no judge, or `true` and there is none."""
+        return self.judge if isinstance(self.judge, JudgeSection) else own if self.judge else None
 
-class PPOSection(TrainerSection):
-    """`args`: of `rlaif.training.ppo.arguments.PPOConfig`, which adds to `trl.GRPOConfig`. `dataset`: prompts (column
-    `prompt`, text or messages; others are passed over); default: all prompts of this run."""
+
+class OnlineSection(TrainerSection):
+    """What PPO and GRPO have in common. `dataset`: prompts (column `prompt`, text or messages; others are passed
+    over); default: all prompts of this run."""
 
     rewards: list[RewardSource] = []
-    critic: str | None = None  # a folder; default: the first reward model, else the policy with a new head
-    replay: Replay | None = None
-    one_backbone: bool = False  # policy, critic and reward model as adapters over one frozen base; needs `lora`
 
     @property
     def exported(self) -> str:
@@ -180,9 +192,7 @@ class PPOSection(TrainerSection):
 
     @property
     def read(self) -> list[str]:
-        models = [*(source.model for source in self.rewards), self.critic]
-        replayed = self.replay.dataset if self.replay else None
-        return [*super().read, *(value for value in (*models, replayed) if value)]
+        return [*super().read, *(source.model for source in self.rewards if source.model)]
 
     @property
     def code(self) -> list[str]:
@@ -193,8 +203,33 @@ class PPOSection(TrainerSection):
             source.model_copy(update={"model": find(source.model, f"rewards[{i}].model")}) if source.model else source
             for i, source in enumerate(self.rewards)
         ]
+        return super().with_models(find).model_copy(update={"rewards": rewards})
+
+    def judges(self, own: JudgeSection | None) -> dict[int, JudgeSection]:
+        """Place in `rewards` → the judge that is asked there; `own`: the pipeline's."""
+        found = {at: source.judged_by(own) for at, source in enumerate(self.rewards)}
+        return {at: section for at, section in found.items() if section is not None}
+
+
+class GRPOSection(OnlineSection):
+    """`args`: of `rlaif.training.grpo_arguments.GRPOArguments`, which adds two to `trl.GRPOConfig`."""
+
+
+class PPOSection(OnlineSection):
+    """`args`: of `rlaif.training.ppo.arguments.PPOConfig`, which adds to `trl.GRPOConfig`."""
+
+    critic: str | None = None  # a folder; default: the first reward model, else the policy with a new head
+    replay: Replay | None = None
+    one_backbone: bool = False  # policy, critic and reward model as adapters over one frozen base; needs `lora`
+
+    @property
+    def read(self) -> list[str]:
+        replayed = self.replay.dataset if self.replay else None
+        return [*super().read, *(value for value in (self.critic, replayed) if value)]
+
+    def with_models(self, find: Callable[[str, str], str]) -> Self:
         critic = find(self.critic, "critic") if self.critic else None
-        return super().with_models(find).model_copy(update={"rewards": rewards, "critic": critic})
+        return super().with_models(find).model_copy(update={"critic": critic})
 
     @model_validator(mode="after")
     def _fits_together(self) -> PPOSection:
@@ -213,6 +248,7 @@ class TrainSection(Section):
     dpo: DPOSection | None = None
     kto: KTOSection | None = None
     ppo: PPOSection | None = None
+    grpo: GRPOSection | None = None
 
     def section(self, name: str) -> TrainerSection | None:
         """The section of a trainer by name; None where it is absent."""

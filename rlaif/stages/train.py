@@ -53,6 +53,15 @@ def run_ppo(context: Context) -> dict[str, Any]:
     return {"rows": training["n_train"], "steps": training["steps"], "rollouts": training["rollouts"]}
 
 
+def run_grpo(context: Context) -> dict[str, Any]:
+    from rlaif.training.grpo import train_grpo
+
+    section, dataset, out = prepared(context, "grpo")
+    functions = {name: import_path(name, "train.grpo.rewards") for name in section.code}
+    training = train_grpo(section, dataset, out, context.config.seed, functions=functions)
+    return {"rows": training["n_train"], "steps": training["steps"], "rollouts": training["rollouts"]}
+
+
 def prepared(context: Context, name: str) -> tuple[Any, Path | str, Path]:
     """The trainer's section with its models located, its dataset, and the folder to write.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.config.base import read_yaml
-from rlaif.config.training import LaunchSection, PPOSection, TrainerSection
+from rlaif.config.training import GRPOSection, LaunchSection, OnlineSection, PPOSection, TrainerSection
 from rlaif.errors import ConfigError, one_line
 from rlaif.paths import resolve
 from rlaif.training.data import located
@@ -18,7 +18,7 @@ from rlaif.training.scoring import read_reward_file
 
 _SEQUENCES = {"dpo": 2, "reward": 2}  # of a row; else 1
 _WITH_REFERENCE = ("dpo", "kto")
-_UNSAID_PROMPT = 512  # tokens, where PPO's max_prompt_length is not said
+_UNSAID_PROMPT = 512  # tokens, where max_prompt_length is not said
 _WEIGHT_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "auto": 2}
 _GIB = 2**30
 
@@ -26,8 +26,8 @@ _GIB = 2**30
 def plan(name: str, section: TrainerSection) -> dict[str, int]:
     """Bytes on each device by what they are for, and in "total": `memory.memory` of this trainer's section.
 
-    Rows are taken to be as long as `args.max_length` (of PPO, max_prompt_length + max_completion_length). Errors:
-    ConfigError where the model's config cannot be read.
+    Rows are taken to be as long as `args.max_length` (of PPO and GRPO, max_prompt_length + max_completion_length). A
+    judge among the rewards is not counted. Errors: ConfigError where the model's config cannot be read.
     """
     try:
         shape = shape_of(located(section.model), section.lora, classifier=name == "reward")
@@ -36,6 +36,11 @@ def plan(name: str, section: TrainerSection) -> dict[str, int]:
     args = _arguments(name, section)
     if isinstance(section, PPOSection):
         others = _of_ppo(section, shape)
+    elif isinstance(section, GRPOSection):
+        others = (
+            {} if section.lora is not None or not args.get("beta") else {"reference": (shape.n_parameters, False)}
+        )
+        others |= _reward_models(section)
     else:
         others = {} if _reference_is_free(name, args, section) else {"reference": (shape.n_parameters, False)}
     return memory(shape, setting(name, section), others)
@@ -90,7 +95,7 @@ def _on_gpu() -> bool:
 
 def _length(name: str, args: Mapping[str, Any]) -> int:
     """Tokens of a sequence, at most."""
-    if name == "ppo":
+    if name in ("ppo", "grpo"):
         return int(args.get("max_prompt_length") or _UNSAID_PROMPT) + int(args.get("max_completion_length") or 0)
     return int(args.get("max_length") or 1024)
 
@@ -101,11 +106,15 @@ def _of_ppo(section: PPOSection, shape: Shape) -> dict[str, tuple[int, bool]]:
         rewards = {f"reward {at}": (shape.n_trained, False) for at, x in enumerate(section.rewards, 1) if x.model}
         return {**rewards, "critic": (shape.n_trained, True)}
     found = {} if section.lora is not None else {"reference": (shape.n_parameters, False)}
+    found |= _reward_models(section)
     models = [source.model for source in section.rewards if source.model]
-    for at, model in enumerate(models, 1):
-        found[f"reward {at}"] = (_n_scoring(model, section.model), False)
     critic = section.critic or next(iter(models), None) or section.model
     return {**found, "critic": (_n_scoring(critic, section.model, members=1), True)}
+
+
+def _reward_models(section: OnlineSection) -> dict[str, tuple[int, bool]]:
+    models = [source.model for source in section.rewards if source.model]
+    return {f"reward {at}": (_n_scoring(model, section.model), False) for at, model in enumerate(models, 1)}
 
 
 def _n_scoring(model: str, policy: str, members: int | None = None) -> int:

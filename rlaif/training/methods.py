@@ -13,6 +13,7 @@ _METHODS = {
     "dpo": "rlaif.training.dpo:DPO",
     "kto": "rlaif.training.kto:KTO",
     "ppo": "rlaif.training.ppo.method:PPO",
+    "grpo": "rlaif.training.grpo:GRPO",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from rlaif.errors import ConfigError
 from rlaif.process import is_launched, is_main, n_processes
 
 _T = TypeVar("_T")
+_Row = TypeVar("_Row")
 
 
 def check(launch: LaunchSection | None, where: str) -> None:
@@ -57,6 +58,20 @@ def from_main(make: Callable[[], _T]) -> _T:
         raise told[1]
     made: _T = told[0]
     return made
+
+
+def together(rows: Sequence[_Row], work: Callable[[list[_Row]], Sequence[_T]]) -> list[_T]:
+    """`work` in the main process, on the rows of all of them in the order of their ranks; each gets back what is its
+    own. Errors: the main process's, in each of them."""
+    if n_processes() == 1:
+        return list(work(list(rows)))
+    import torch.distributed
+
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, list(rows))
+    made = from_main(lambda: list(work([row for part in parts for row in part])))
+    start = sum(map(len, parts[: torch.distributed.get_rank()]))
+    return made[start : start + len(rows)]
 
 
 def wait() -> None:

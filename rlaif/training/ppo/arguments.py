@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from trl import GRPOConfig
 
+from rlaif.training.on_policy import check_passes
+
 
 @dataclass
 class PPOConfig(GRPOConfig):  # type: ignore[misc]
@@ -69,14 +71,4 @@ class PPOConfig(GRPOConfig):  # type: ignore[misc]
             self.num_generations_eval: int | None = self.num_generations_eval or 1
         super().__post_init__()
         self.num_generations = wanted
-        passes = self.steps_per_generation * self.num_iterations
-        if passes % self.gradient_accumulation_steps:
-            raise ValueError(
-                f"gradient_accumulation_steps: {self.gradient_accumulation_steps} does not divide "
-                f"steps_per_generation × num_iterations = {passes}: a step would span two rollouts"
-            )
-
-    @property
-    def steps_per_rollout(self) -> int:
-        """Optimizer steps between two rollouts."""
-        return self.steps_per_generation * self.num_iterations // int(self.gradient_accumulation_steps)
+        check_passes(self)

@@ -22,7 +22,7 @@ from rlaif.digests import path_sha256
 from rlaif.errors import ConfigError, one_line
 from rlaif.training.data import located
 from rlaif.training.ppo.critic import FOLDER, Head, value_head
-from rlaif.training.ppo.rewards import weights_of
+from rlaif.training.rewards import weights_of
 from rlaif.training.scoring import RewardScorer, load_reward
 from rlaif.training.workspace import TRAINING_FILE
 

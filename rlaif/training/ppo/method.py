@@ -8,15 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlaif.config.training import PPOSection, RewardSource
-from rlaif.errors import ConfigError, DataError, one_line
+from rlaif.config.training import PPOSection
+from rlaif.errors import ConfigError, DataError
 from rlaif.training import common, fitting, tokens
 from rlaif.training.data import Splits, dataset_sha256, located
 from rlaif.training.demonstrations import load_demonstrations
-from rlaif.training.fitting import Method
-from rlaif.training.ppo.prompts import demonstration, load_prompts, prompt_length
-from rlaif.training.ppo.rewards import RewardFunction, Rewards, build_rewards, weights_of
-from rlaif.training.scoring import RewardScorer, load_reward
+from rlaif.training.on_policy import OnPolicy, one_member
+from rlaif.training.prompts import demonstration
+from rlaif.training.rewards import JudgeReward, RewardFunction, Rewards, build_rewards
 
 CRITIC_FOLDER = "critic"
 _STATE_FILE = "ppo_state.json"
@@ -29,23 +28,24 @@ def train_ppo(
     seed: int,
     *,
     functions: Mapping[str, RewardFunction] | None = None,
+    judges: Mapping[int, JudgeReward] | None = None,
     callbacks: Sequence[Any] = (),
 ) -> dict[str, Any]:
     """PPO against `section.rewards`, on the prompts of `dataset` (column `prompt`, or a run's prompts.jsonl).
 
-    functions: what each `function:` of the section stands for, as TRL calls reward functions; `prompt_ids` and
-    `completion_ids` are the policy's own, the end token kept. callbacks: of transformers, more to do on the way.
+    functions, judges, callbacks: see `OnPolicy`; a function gets `prompt_ids` and `completion_ids`, the policy's own,
+    the end token kept.
     out: the policy, and the critic in out/critic. What else is read, written, returned and raised: `fitting.train`.
     A killed training goes on as if it had not been, from a checkpoint at the end of a rollout (`args.save_steps`).
     """
-    return fitting.train(PPO(functions or {}, callbacks), section, dataset, Path(out), seed)
+    return fitting.train(PPO(functions, judges, callbacks), section, dataset, Path(out), seed)
 
 
-class PPO(Method):
+class PPO(OnPolicy):
     name = "ppo"
 
-    def __init__(self, functions: Mapping[str, RewardFunction] | None = None, callbacks: Sequence[Any] = ()) -> None:
-        self._functions, self._callbacks = functions or {}, list(callbacks)
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._demonstrations: Any = None  # to replay: a dataset of prompt and completion
         self._facts: dict[str, Any] = {}
 
@@ -55,7 +55,7 @@ class PPO(Method):
         return PPOConfig
 
     def load(self, section: PPOSection, dataset: Path | str, cache: Path, seed: int) -> Splits:
-        splits = load_prompts(dataset, cache)
+        splits = super().load(section, dataset, cache, seed)
         if section.replay is None:
             return splits
         source = section.replay.dataset
@@ -69,11 +69,8 @@ class PPO(Method):
         return splits._replace(facts={**splits.facts, "replay_dataset": facts})
 
     def check(self, section: PPOSection, config: Any) -> None:
-        if config.reward_weights is not None:
-            raise ConfigError(f"{self.where}.args.reward_weights: the weight of each reward stands in rewards")
-        config.reward_weights = [source.weight for source in section.rewards]
+        super().check(section, config)
         config.ptx_coef = section.replay.weight if section.replay else 0.0
-        self._check_saves(section, config)
         if section.one_backbone:
             if section.args.get("gradient_checkpointing"):
                 raise ConfigError(
@@ -82,59 +79,23 @@ class PPO(Method):
                 )
             config.gradient_checkpointing = False
 
-    def _check_saves(self, section: PPOSection, config: Any) -> None:
-        """Only at the end of a rollout is a checkpoint all there is: half-used rollouts are not kept."""
-        rollout = config.steps_per_rollout
-        if str(config.save_strategy.value) != "steps" or config.save_steps % rollout == 0:
-            return
-        nearest = max(1, round(config.save_steps / rollout)) * rollout
-        if "save_steps" in section.args:
-            raise ConfigError(
-                f"{self.where}.args.save_steps: {config.save_steps}: a checkpoint must fall on the end of a rollout, "
-                f"every {rollout} steps (steps_per_generation × num_iterations / gradient_accumulation_steps): "
-                f"take {nearest}"
-            )
-        config.save_steps = nearest
-
-    def logging_steps(self, config: Any, n_rows: int) -> int:
-        """Whole rollouts, so that each point of the curve has generated as much."""
-        rollout = int(config.steps_per_rollout)
-        rollouts = n_rows // config.generation_batch_size * config.num_train_epochs
-        total = config.max_steps if config.max_steps > 0 else rollouts * rollout
-        return rollout * max(1, int(total / rollout / fitting.CURVE_POINTS))
-
     def trainer(self, section: PPOSection, splits: Splits, **arguments: Any) -> Any:
         from rlaif.training.ppo.trainer import PPOTrainer
 
         tokenizer, config = arguments["processing_class"], arguments["args"]
         backbone = self._backbone(section, tokenizer) if section.one_backbone else None
-
-        def load(source: RewardSource) -> RewardScorer:
-            if backbone is not None:
-                scorer: RewardScorer = backbone.scorer(source)
-                return scorer
-            scorer = load_reward(
-                located(str(source.model)), weights=weights_of(source), pessimism=source.pessimism,
-                batch_size=config.per_device_train_batch_size,
-            )  # fmt: skip
-            scorer.check_policy(tokenizer)
-            return scorer
-
-        rewards = build_rewards(section, self._functions, load, self.where)
+        if backbone is not None:
+            rewards = build_rewards(section, self._functions, self._judges, backbone.scorer, self.where)
+        else:
+            rewards = self.rewards(section, tokenizer, config.per_device_train_batch_size)
         critic = backbone.critic if backbone else self._critic(section, rewards, tokenizer)
-        limit = self._limit(section, config, rewards)
-        for name in ("train_dataset", "eval_dataset"):
-            arguments[name] = self._that_fit(arguments[name], tokenizer, limit, config.max_prompt_length)
-        n_prompts, rollout = len(arguments["train_dataset"]), config.generation_batch_size
-        if n_prompts < rollout:
-            raise DataError(
-                f"{self.where}: {n_prompts} prompts fit, one rollout takes {rollout} (per_device_train_batch_size × "
-                "steps_per_generation × processes): lower one of them or give more prompts"
-            )
+        limit = self.limit([section.model, section.critic, *rewards.models], config)
+        self.fit(arguments, limit)
         rows = self._replayed(section, tokenizer, limit)
         return PPOTrainer(
-            **arguments, reward_funcs=rewards.functions, critic=critic, ptx_rows=rows, callbacks=self._callbacks
-        )
+            **arguments, reward_funcs=rewards.functions, must_score=rewards.must_score, critic=critic, ptx_rows=rows,
+            callbacks=self._callbacks,
+        )  # fmt: skip
 
     def _backbone(self, section: PPOSection, tokenizer: Any) -> Any:
         from rlaif.training.ppo.backbone import Backbone
@@ -149,32 +110,10 @@ class PPO(Method):
         source = section.critic or next(iter(scored), None) or section.model
         scorer = scored.get(source)
         head = Head(*scorer.linear()) if scorer else None
-        folder = _one_member(located(source))
+        folder = one_member(located(source))
         if scorer is None and source != section.model:
             _check_ids(folder, tokenizer, f"{self.where}.critic")
         return lambda policy: load_critic(folder, tokenizer.pad_token_id, head)
-
-    def _limit(self, section: PPOSection, config: Any, rewards: Rewards) -> int | None:
-        """Tokens that a prompt may have, so that policy, critic and reward models take it with its completion."""
-        models = [section.model, section.critic, *(section.rewards[at].model for at in rewards.scorers)]
-        positions = [_positions(_one_member(located(model))) for model in models if model]
-        known = [n for n in positions if n is not None]
-        return min(known) - (config.max_completion_length or 0) if known else None
-
-    def _that_fit(self, split: Any, tokenizer: Any, limit: int | None, asked: int | None) -> Any:
-        if split is None:
-            return None
-        limits = [n for n in (limit, asked) if n is not None]
-        if not limits:
-            return split
-        lengths = [prompt_length(tokenizer, prompt) for prompt in split["prompt"]]
-        kept = [at for at, n in enumerate(lengths) if n <= min(limits)]
-        if not kept:
-            raise DataError(
-                f"{self.where}: no prompt fits in {min(limits)} tokens (the shortest has {min(lengths)}): with "
-                "args.max_completion_length it must fit into policy, critic and reward models"
-            )
-        return split.select(kept) if len(kept) < len(split) else split
 
     def _replayed(self, section: PPOSection, tokenizer: Any, limit: int | None) -> list[dict[str, list[int]]]:
         """The demonstrations as token ids; those of more than `limit` tokens are left out and counted."""
@@ -186,9 +125,6 @@ class PPO(Method):
             raise DataError(f"{section.replay.dataset}: no demonstration to replay fits in {limit} tokens")
         self._facts |= {"replayed_rows": len(kept), "replayed_too_long": len(rows) - len(kept)}
         return kept
-
-    def lengths(self, trainer: Any) -> list[int]:
-        return [0] * len(trainer.train_dataset)  # nothing is cut
 
     def finish(self, trainer: Any, section: PPOSection, folder: Path, splits: Splits) -> dict[str, Any]:
         """The critic and the running states, wherever the trainer has put them."""
@@ -202,27 +138,7 @@ class PPO(Method):
             (written / _STATE_FILE).unlink()
         else:
             state = {}
-        steps = trainer.args.steps_per_rollout
-        return {**self._facts, "rollouts": -(-trainer.state.global_step // steps), "state": state}
-
-
-def _one_member(folder: str) -> str:
-    """Of an ensemble of reward models, the first."""
-    from rlaif.training.scoring import read_reward_file
-
-    index = read_reward_file(Path(folder))
-    return str(Path(folder) / index["members"][0]) if index and index.get("members") else folder
-
-
-def _positions(model: str) -> int | None:
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{model}: cannot read its config: {one_line(error)}") from error
-    found: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
-    return found
+        return {**self._facts, "rollouts": self.n_rollouts(trainer), "state": state}
 
 
 def _check_ids(critic: str, tokenizer: Any, where: str) -> None:

@@ -16,21 +16,19 @@ from typing import Any
 import torch
 from accelerate.utils import is_peft_model
 from transformers import TrainerCallback, set_seed
-from trl import GRPOTrainer
 
 from rlaif.training.ppo import estimators
 from rlaif.training.ppo.batches import Demonstrations, reshuffled, sequences
 from rlaif.training.ppo.critic import FOLDER, attach, detached, load_critic, split_state
+from rlaif.training.rollouts import RolloutTrainer
 
 STATE_FILE = "ppo_state.json"
 
 
-class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
+class PPOTrainer(RolloutTrainer):
     """`critic`: a folder (a reward model, or a policy for a new head), or a function that makes one for the policy.
     `ptx_rows`: tokenised demonstrations, each {"input_ids", "labels"} with −100 where nothing is to be learned.
-
-    A reward function gets `prompt_ids` and `completion_ids`, token ids as generated and with the end token kept,
-    beside what TRL gives it.
+    Reward functions: see `RolloutTrainer`.
     """
 
     _name = "PPO"
@@ -89,14 +87,8 @@ class PPOTrainer(GRPOTrainer):  # type: ignore[misc]
             self._buffered_inputs: Any = reshuffled(buffered)
         return super()._prepare_inputs(generation_batch)
 
-    def _generate(self, prompts: list[Any]) -> Any:
-        generated = super()._generate(prompts)
-        self._rollout_prompt_ids = generated[0]
-        return generated
-
-    def _calculate_rewards(self, inputs: list[dict[str, Any]], *args: Any, **kwargs: Any) -> Any:
-        rows = [{**row, "prompt_ids": ids} for row, ids in zip(inputs, self._rollout_prompt_ids, strict=True)]
-        self._scores_by_function = super()._calculate_rewards(rows, *args, **kwargs)  # (B of all processes, K)
+    def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
+        self._scores_by_function = super()._calculate_rewards(*args, **kwargs)  # (B of all processes, K)
         return self._scores_by_function
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What PPO reads: prompts, and demonstrations to replay."""
+"""What online trainers read: prompts, and demonstrations to replay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rlaif.errors import DataError
 from rlaif.training import tokens
 from rlaif.training.data import Row, Splits, check_rows, load_splits
 
-_BESIDE = ("reference", "domain")  # columns that reward functions may want
+BESIDE = ("reference", "domain")  # columns that reward functions may want
 
 
 def load_prompts(source: Path | str, cache: Path) -> Splits:
@@ -38,7 +38,7 @@ def _of_a_run(path: Path) -> Splits | None:
             raise DataError(f"{path}: not JSON lines: {error}") from None
     if not rows or not all(isinstance(row, dict) and "messages" in row and "prompt" not in row for row in rows):
         return None
-    columns = {name: [row.get(name) for row in rows] for name in _BESIDE if any(row.get(name) for row in rows)}
+    columns = {name: [row.get(name) for row in rows] for name in BESIDE if any(row.get(name) for row in rows)}
     prompts = [_messages(row["messages"]) for row in rows]
     return Splits(datasets.Dataset.from_dict({"prompt": prompts, **columns}), None)
 
@@ -48,7 +48,7 @@ def _messages(messages: Any) -> Any:
 
 
 def _wanted(there: list[str]) -> list[str]:
-    return ["prompt", *(name for name in _BESIDE if name in there)]
+    return ["prompt", *(name for name in BESIDE if name in there)]
 
 
 def _fault(row: Row) -> str | None:
