@@ -53,7 +53,7 @@ def test_every_model_of_the_run_is_found(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"rewards": [{}]}, "either `model: FOLDER` or `function: package.module:name`"),
+        ({"rewards": [{}]}, "either `model: FOLDER`, `function: package.module:name`, or `judge: true`"),
         ({"rewards": [{"function": "m:f", "floors": {"a": 1}}]}, "belong to a reward model"),
         ({"rewards": [{"function": "shorter"}]}, "expected package.module:name, got 'shorter'"),
         ({"one_backbone": True}, "one_backbone: the policy is an adapter then: set lora"),

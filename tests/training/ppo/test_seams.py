@@ -29,6 +29,7 @@ from trl import GRPOConfig, GRPOTrainer  # noqa: E402
 
 from rlaif.training.ppo.arguments import PPOConfig  # noqa: E402
 from rlaif.training.ppo.trainer import PPOTrainer  # noqa: E402
+from rlaif.training.rollouts import RolloutTrainer  # noqa: E402
 
 PROMPTS = [{"prompt": [{"role": "user", "content": f"is it {i}"}], "mine": i} for i in range(16)]
 BATCH, PER_ROLLOUT, LENGTH = 4, 2, 6
@@ -201,9 +202,8 @@ def test_signatures() -> None:
     assert parameters(GRPOTrainer._generate)[:2] == ["self", "prompts"]
     for name in ("_save", "_load_from_checkpoint", "create_optimizer"):
         assert name not in vars(GRPOTrainer), f"GRPOTrainer has its own {name} now: read it"
-    overridden = {name for name in vars(PPOTrainer) if inspect.isfunction(vars(PPOTrainer)[name])} & set(
-        dir(GRPOTrainer)
-    )
+    ours = {**vars(RolloutTrainer), **vars(PPOTrainer)}
+    overridden = {name for name, value in ours.items() if inspect.isfunction(value)} & set(dir(GRPOTrainer))
     assert overridden == {
         "__init__", "_calculate_rewards", "_clip_grad_norm", "_compute_loss", "_generate",
         "_generate_and_score_completions", "_get_per_token_logps_and_entropies", "_load_from_checkpoint",
