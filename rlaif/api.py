@@ -27,6 +27,8 @@ from rlaif.errors import ConfigError
 from rlaif.records import Judgment, Preference, Prompt, Response, Revision
 
 _T = TypeVar("_T")
+# of (prompts, the starting policy's responses, the policy's): P(the policy's is better) of each, None: no verdict
+ProbeJudge = Callable[[Sequence[Any], Sequence[str], Sequence[str]], Sequence[float | None]]
 Data = Any  # DataFrame | Dataset | path | iterable of dicts
 Engine = Mapping[str, Any]
 
@@ -154,6 +156,7 @@ def train_sft(
     out: str | Path,
     seed: int = 0,
     args: Mapping[str, Any] | None = None,
+    judge: ProbeJudge | None = None,
     **section: Any,
 ) -> dict[str, Any]:
     """Fine-tune `model` (a folder or a hub id) on good responses and write the trained model to the folder `out`.
@@ -166,7 +169,7 @@ def train_sft(
     from rlaif.training.sft import train_sft as train
 
     checked = configs.validate(SFTSection, {"model": model, "args": dict(args or {}), **section}, "train_sft")
-    return _train(train, checked, dataset, out, seed)
+    return _train(partial(train, judge=judge), checked, dataset, out, seed)
 
 
 def train_dpo(
@@ -176,19 +179,22 @@ def train_dpo(
     out: str | Path,
     seed: int = 0,
     args: Mapping[str, Any] | None = None,
+    judge: ProbeJudge | None = None,
     **section: Any,
 ) -> dict[str, Any]:
     """Train `model` (a folder or a hub id) with DPO and write the trained model to the folder `out`.
 
     `dataset`: what `export` wrote, a file, a hub id, or rows with prompt, chosen, rejected (and probability for
     `soft_labels=True`). `args`: of `trl.DPOConfig`, by their own names; `lora`: of `peft.LoraConfig`; `section`: the
-    other keys of `train.dpo:` in a pipeline. Returns what stands in out/training.json. Errors: UserError.
+    other keys of `train.dpo:` in a pipeline. With `guard={"probes": …, "judge": "mine"}` (docs/guards.md), `judge` is
+    a function of prompts, the start's responses and the policy's: P(the policy's is better), or None, of each.
+    Returns what stands in out/training.json. Errors: UserError.
     """
     from rlaif.config import DPOSection
     from rlaif.training.dpo import train_dpo as train
 
     checked = configs.validate(DPOSection, {"model": model, "args": dict(args or {}), **section}, "train_dpo")
-    return _train(train, checked, dataset, out, seed)
+    return _train(partial(train, judge=judge), checked, dataset, out, seed)
 
 
 def train_kto(
@@ -198,6 +204,7 @@ def train_kto(
     out: str | Path,
     seed: int = 0,
     args: Mapping[str, Any] | None = None,
+    judge: ProbeJudge | None = None,
     **section: Any,
 ) -> dict[str, Any]:
     """Train `model` (a folder or a hub id) with KTO and write the trained model to the folder `out`.
@@ -210,7 +217,7 @@ def train_kto(
     from rlaif.training.kto import train_kto as train
 
     checked = configs.validate(KTOSection, {"model": model, "args": dict(args or {}), **section}, "train_kto")
-    return _train(train, checked, dataset, out, seed)
+    return _train(partial(train, judge=judge), checked, dataset, out, seed)
 
 
 def train_reward(
@@ -245,6 +252,7 @@ def train_ppo(
     seed: int = 0,
     args: Mapping[str, Any] | None = None,
     callbacks: Sequence[Any] = (),
+    judge: ProbeJudge | None = None,
     **section: Any,
 ) -> dict[str, Any]:
     """Train `model` (a folder or a hub id) with PPO and write the policy to the folder `out`, its critic beside it.
@@ -252,13 +260,14 @@ def train_ppo(
     `prompts`: a file, a hub id, or rows with `prompt`. `rewards`: entries of `train.ppo.rewards:` in a pipeline, or
     functions as TRL takes them (they get prompts, completions, prompt_ids, completion_ids; None is no score).
     `args`: of `rlaif.training.ppo.arguments.PPOConfig`, which adds to `trl.GRPOConfig`; `section`: the other keys of
-    `train.ppo:`. Returns what stands in out/training.json. Errors: UserError.
+    `train.ppo:`, `guard` among them. `judge`: as for `train_dpo`. Returns what stands in out/training.json.
+    Errors: UserError.
     """
     from rlaif.config import PPOSection
     from rlaif.training.ppo.method import train_ppo as train
 
     given = {"model": model, "args": dict(args or {}), **section}
-    return _train_online(train, PPOSection, "train_ppo", prompts, out, seed, rewards, callbacks, given)
+    return _train_online(train, PPOSection, "train_ppo", prompts, out, seed, rewards, callbacks, judge, given)
 
 
 def train_grpo(
@@ -270,6 +279,7 @@ def train_grpo(
     seed: int = 0,
     args: Mapping[str, Any] | None = None,
     callbacks: Sequence[Any] = (),
+    judge: ProbeJudge | None = None,
     **section: Any,
 ) -> dict[str, Any]:
     """Train `model` (a folder or a hub id) with GRPO and write the policy to the folder `out`.
@@ -280,7 +290,7 @@ def train_grpo(
     from rlaif.training.grpo import train_grpo as train
 
     given = {"model": model, "args": dict(args or {}), **section}
-    return _train_online(train, GRPOSection, "train_grpo", prompts, out, seed, rewards, callbacks, given)
+    return _train_online(train, GRPOSection, "train_grpo", prompts, out, seed, rewards, callbacks, judge, given)
 
 
 def _train_online(
@@ -292,6 +302,7 @@ def _train_online(
     seed: int,
     rewards: Sequence[Mapping[str, Any] | Callable[..., Any]],
     callbacks: Sequence[Any],
+    judge: ProbeJudge | None,
     given: dict[str, Any],
 ) -> dict[str, Any]:
     from rlaif.engines.base import import_path
@@ -307,7 +318,7 @@ def _train_online(
             sources.append(reward)
     checked = configs.validate(kind, {**given, "rewards": sources}, where)
     functions = {name: functions.get(name) or import_path(name, f"{where}.rewards") for name in checked.code}
-    return _train(partial(train, functions=functions, callbacks=callbacks), checked, prompts, out, seed)
+    return _train(partial(train, functions=functions, callbacks=callbacks, judge=judge), checked, prompts, out, seed)
 
 
 def _train(

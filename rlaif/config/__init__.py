@@ -9,6 +9,7 @@ from rlaif.config.base import Section, Source, apply_override, read_yaml, tellin
 from rlaif.config.calibration import CalibrateSection
 from rlaif.config.data import Budget, EngineSpec, ExportSection, GenerateSection, Price, Sampler
 from rlaif.config.evaluation import EvaluateSection, ReportSection
+from rlaif.config.guarding import GuardSection, Limit
 from rlaif.config.judging import JudgeSection, PairSection, ReviseSection
 from rlaif.config.pipeline import Pipeline, load
 from rlaif.config.training import (
@@ -34,9 +35,11 @@ __all__ = [
     "GRPOSection",
     "Gate",
     "GenerateSection",
+    "GuardSection",
     "InjectionSection",
     "JudgeSection",
     "KTOSection",
+    "Limit",
     "OnlineSection",
     "PPOSection",
     "PairSection",

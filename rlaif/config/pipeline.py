@@ -67,6 +67,10 @@ class Pipeline(Section):
             others = [*self.evaluate.policies, *([self.evaluate.best_of.policy] if self.evaluate.best_of else [])]
             used += [("evaluate.policies", name) for name in others if name and self.trainer_of(name) is None]
             used += [("evaluate.after", self.evaluate.after)] if self.trainer_of(self.evaluate.after) is None else []
+        for name, trainer in self.train.sections() if self.train else ():
+            used += (
+                [(f"train.{name}.guard.judge", trainer.guard.judge)] if trainer.guard and trainer.guard.judge else []
+            )
         used += [(f"budget.max_requests_of.{role}", role) for role in self.budget.max_requests_of]
         for key, name in used:
             if name not in self.engines:

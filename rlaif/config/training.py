@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from rlaif.config.base import Section
 from rlaif.config.data import dataset_folder
+from rlaif.config.guarding import GuardSection
 from rlaif.config.judging import JudgeSection
 
 TRAINERS = ("sft", "reward", "dpo", "kto", "ppo", "grpo")  # in the order in which a pipeline runs them
@@ -45,6 +46,7 @@ class TrainerSection(Section):
     lora: dict[str, Any] | None = None  # arguments of `peft.LoraConfig`
     quantization: dict[str, Any] | None = None  # of `transformers.BitsAndBytesConfig`: QLoRA, together with `lora`
     launch: LaunchSection | None = None  # several processes; a batch is then per_device_train_batch_size × processes
+    guard: GuardSection | None = None  # of a policy: probes it while it trains, stops it, keeps its best weights
 
     @property
     def exported(self) -> str:
@@ -54,7 +56,8 @@ class TrainerSection(Section):
     @property
     def read(self) -> list[str]:
         """The models and datasets that it names."""
-        return [value for value in (self.model, self.dataset) if value]
+        watched = [self.guard.probes, *(self.guard.rewards or [])] if self.guard else []
+        return [value for value in (self.model, self.dataset, *watched) if value]
 
     @property
     def code(self) -> list[str]:
@@ -63,7 +66,11 @@ class TrainerSection(Section):
 
     def with_models(self, find: Callable[[str, str], str]) -> Self:
         """A copy whose models are `find(value, key)`, where `key` says which one it is, for messages."""
-        return self.model_copy(update={"model": find(self.model, "model")})
+        changed: dict[str, Any] = {"model": find(self.model, "model")}
+        if self.guard and self.guard.rewards:
+            rewards = [find(value, f"guard.rewards[{i}]") for i, value in enumerate(self.guard.rewards)]
+            changed["guard"] = self.guard.model_copy(update={"rewards": rewards})
+        return self.model_copy(update=changed)
 
 
 class SFTSection(TrainerSection):
@@ -132,6 +139,8 @@ class RewardSection(TrainerSection):
 
     @model_validator(mode="after")
     def _fits_the_kind(self) -> RewardSection:
+        if self.guard is not None:
+            raise ValueError("guard: it watches what a policy writes, and a reward model writes nothing")
         pairs_only = ("soft_labels", "label_smoothing", "margin")
         if self.kind != "pair" and (self.loss != "bradley_terry" or any(getattr(self, name) for name in pairs_only)):
             named = next((name for name in pairs_only if getattr(self, name)), "loss")
@@ -254,6 +263,10 @@ class TrainSection(Section):
         """The section of a trainer by name; None where it is absent."""
         found: TrainerSection | None = getattr(self, name, None)
         return found
+
+    def sections(self) -> list[tuple[str, TrainerSection]]:
+        """The trainers that are there, by name, in the order in which a pipeline runs them."""
+        return [(name, found) for name in TRAINERS if (found := self.section(name)) is not None]
 
     @property
     def policy(self) -> str | None:

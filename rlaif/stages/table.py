@@ -41,6 +41,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     where: str
     sections: tuple[str, ...]
     writes: Callable[[Pipeline], Sequence[str]]
+    more_sections: Callable[[Pipeline], Sequence[str]] = _nothing  # likewise, where the config makes them matter
     reads: tuple[str, ...] = ()
     roles: Callable[[Pipeline], Sequence[str]] = _nothing
     code: Callable[[Pipeline], Sequence[str]] = _nothing
@@ -210,12 +211,21 @@ def _trainer(name: str) -> Stage:
             yield located(value, folder)
         if found.dataset is None:
             yield folder / found.exported
+        if judges(config):
+            yield from _standard_files(config)
+
+    def judges(config: Pipeline) -> Sequence[str]:
+        """Who has a say in what a guard sees."""
+        guard = found.guard if (found := section(config)) else None
+        return [guard.judge] if guard and guard.judge else []
 
     return Stage(
         name=name,
         where=f"rlaif.stages.train:run_{name}",
         sections=("train",),
+        more_sections=lambda config: ["judge", "pair"] if judges(config) else [],
         present=lambda config: section(config) is not None,
+        roles=judges,
         files=files,
         code=lambda config: found.code if (found := section(config)) else [],
         writes=lambda config: [f"models/{name}"],

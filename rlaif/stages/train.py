@@ -9,6 +9,7 @@ from rlaif.config.training import TrainerSection
 from rlaif.engines.base import import_path
 from rlaif.errors import ConfigError, StoreError
 from rlaif.stages.base import Context
+from rlaif.stages.probing import probe_judge
 from rlaif.stages.table import RUN, located
 
 
@@ -24,24 +25,24 @@ def run_dpo(context: Context) -> dict[str, Any]:
     from rlaif.training.dpo import train_dpo
 
     section, dataset, out = prepared(context, "dpo")
-    training = train_dpo(section, dataset, out, context.config.seed)
-    return {"rows": training["n_train"], "steps": training["steps"]}
+    training = train_dpo(section, dataset, out, context.config.seed, judge=probe_judge(context, "dpo"))
+    return _counts(training)
 
 
 def run_sft(context: Context) -> dict[str, Any]:
     from rlaif.training.sft import train_sft
 
     section, dataset, out = prepared(context, "sft")
-    training = train_sft(section, dataset, out, context.config.seed)
-    return {"rows": training["n_train"], "steps": training["steps"]}
+    training = train_sft(section, dataset, out, context.config.seed, judge=probe_judge(context, "sft"))
+    return _counts(training)
 
 
 def run_kto(context: Context) -> dict[str, Any]:
     from rlaif.training.kto import train_kto
 
     section, dataset, out = prepared(context, "kto")
-    training = train_kto(section, dataset, out, context.config.seed)
-    return {"rows": training["n_train"], "steps": training["steps"]}
+    training = train_kto(section, dataset, out, context.config.seed, judge=probe_judge(context, "kto"))
+    return _counts(training)
 
 
 def run_ppo(context: Context) -> dict[str, Any]:
@@ -49,8 +50,16 @@ def run_ppo(context: Context) -> dict[str, Any]:
 
     section, dataset, out = prepared(context, "ppo")
     functions = {name: import_path(name, "train.ppo.rewards") for name in section.code}
-    training = train_ppo(section, dataset, out, context.config.seed, functions=functions)
-    return {"rows": training["n_train"], "steps": training["steps"], "rollouts": training["rollouts"]}
+    judge = probe_judge(context, "ppo")
+    training = train_ppo(section, dataset, out, context.config.seed, functions=functions, judge=judge)
+    return {**_counts(training), "rollouts": training["rollouts"]}
+
+
+def _counts(training: dict[str, Any]) -> dict[str, Any]:
+    """For the manifest: also where a guard stopped the training, and which step's weights were kept."""
+    guard = training.get("guard")
+    kept = {"kept_step": guard["kept_step"], "stopped": guard["why"] or "no"} if guard else {}
+    return {"rows": training["n_train"], "steps": training["steps"], **kept}
 
 
 def run_grpo(context: Context) -> dict[str, Any]:
@@ -58,8 +67,9 @@ def run_grpo(context: Context) -> dict[str, Any]:
 
     section, dataset, out = prepared(context, "grpo")
     functions = {name: import_path(name, "train.grpo.rewards") for name in section.code}
-    training = train_grpo(section, dataset, out, context.config.seed, functions=functions)
-    return {"rows": training["n_train"], "steps": training["steps"], "rollouts": training["rollouts"]}
+    judge = probe_judge(context, "grpo")
+    training = train_grpo(section, dataset, out, context.config.seed, functions=functions, judge=judge)
+    return {**_counts(training), "rollouts": training["rollouts"]}
 
 
 def prepared(context: Context, name: str) -> tuple[Any, Path | str, Path]:

@@ -21,6 +21,7 @@ from rlaif.training.data import (
 from rlaif.training.demonstrations import load_demonstrations
 from rlaif.training.dpo_trainer import PROBABILITY, WEIGHT, Additions, extended
 from rlaif.training.fitting import Method, no_empty_dataset, train
+from rlaif.training.guard.probes import ProbeJudge
 from rlaif.training.losses import PAIRWISE
 
 _NEEDED_BY_OWN_LOSS = {
@@ -32,14 +33,16 @@ _NEEDED_BY_OWN_LOSS = {
 _SMOOTHED_BY_TRL = ("robust", "exo_pair", "aot", "aot_unpaired")
 
 
-def train_dpo(section: DPOSection, dataset: Path | str, out: Path, seed: int) -> dict[str, Any]:
+def train_dpo(
+    section: DPOSection, dataset: Path | str, out: Path, seed: int, *, judge: ProbeJudge | None = None
+) -> dict[str, Any]:
     """DPO on pairs: prompt, chosen, rejected (text or conversations), for soft labels probability, and what
     `section.weight_column` names.
 
     Weights are divided by their mean over the training pairs, so they say how much a pair counts beside another and
     leave the learning rate alone. What is read, written, returned and raised: `fitting.train`.
     """
-    return train(DPO(), section, dataset, out, seed)
+    return train(DPO(), section, dataset, out, seed, judge)
 
 
 class DPO(Method):

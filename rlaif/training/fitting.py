@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlaif.config.training import TrainerSection
 from rlaif.digests import path_sha256
@@ -18,7 +18,11 @@ from rlaif.errors import ConfigError, DataError, one_line
 from rlaif.process import n_processes
 from rlaif.training import common, processes
 from rlaif.training.data import Row, Splits, dataset_sha256, located
+from rlaif.training.guard.probes import ProbeJudge, load_probes
 from rlaif.training.workspace import Workspace
+
+if TYPE_CHECKING:
+    from rlaif.training.guard.watch import Guard
 
 TRAINING_VERSION = 2  # of training.json
 CURVE_POINTS = 40  # of the training curve, about
@@ -85,7 +89,14 @@ class Method:
         return {}
 
 
-def train(method: Method, section: TrainerSection, dataset: Path | str, out: Path, seed: int) -> dict[str, Any]:
+def train(
+    method: Method,
+    section: TrainerSection,
+    dataset: Path | str,
+    out: Path,
+    seed: int,
+    judge: ProbeJudge | None = None,
+) -> dict[str, Any]:
     """Train `section.model` on `dataset` and write a full model folder to `out`.
 
     dataset: what `rlaif export` wrote, or any folder, file or hub id with the method's columns. A split `test` is
@@ -95,6 +106,7 @@ def train(method: Method, section: TrainerSection, dataset: Path | str, out: Pat
     With `lora` the adapter is merged into the weights, so that every engine serves `out` as it is, and is kept in
     out/adapter. The same seed gives the same weights on the same machine. A killed training continues from its
     newest checkpoint if `args.save_strategy` had it write any.
+    judge: what `section.guard.judge` stands for (docs/guards.md).
     Errors: ConfigError (model, arguments, divergence, memory), DataError (dataset), StoreError (out); nothing is
     written then.
     """
@@ -109,12 +121,17 @@ def train(method: Method, section: TrainerSection, dataset: Path | str, out: Pat
         with common.memory_errors(method.where):
             with processes.main_first():
                 splits = method.load(section, located(source), workspace.cache, int(given["seed"]))
+                guard, splits = _guard(method, section, splits, workspace.cache, int(given["seed"]), judge)
             n_train = len(splits.train)
             record = plan(method, section, named, source, splits, given)
             checkpoint = workspace.begin(record)
             config = arguments(method, section, given, workspace.checkpoints, n_train)
+            if guard is not None:
+                guard.check(config)
             trainer = _build(method, section, config, splits)
-            record |= _fit(method, trainer, checkpoint, n_train)
+            if guard is not None:
+                guard.attach(trainer, workspace.guard, resumed=checkpoint is not None)
+            record |= _fit(method, trainer, checkpoint, n_train, guard)
             _save(method, trainer, section, workspace.model)
             record |= method.finish(trainer, section, workspace.model, splits)
             record |= {"seconds": round(time.monotonic() - started, 2), "versions": common.versions()}
@@ -252,11 +269,29 @@ def no_empty_dataset(base: Any, where: str) -> Any:
     return Checked
 
 
-def _fit(method: Method, trainer: Any, checkpoint: Path | None, n_rows: int) -> dict[str, Any]:
+def _guard(
+    method: Method, section: TrainerSection, splits: Splits, cache: Path, seed: int, judge: ProbeJudge | None
+) -> tuple[Guard | None, Splits]:
+    """The guard that the section asks for; its prompts become part of what the training is."""
+    if section.guard is None:
+        return None, splits
+    from rlaif.training.guard.watch import Guard
+
+    where = f"{method.where}.guard"
+    probes = load_probes(section.guard, splits, cache, seed, where)
+    guard = Guard(section.guard, probes, method=method.name, where=where, seed=seed, judge=judge)
+    return guard, splits._replace(facts={**splits.facts, "guard_probes": probes.facts})
+
+
+def _fit(
+    method: Method, trainer: Any, checkpoint: Path | None, n_rows: int, guard: Guard | None = None
+) -> dict[str, Any]:
     """Train, measure the test split, and return what training.json says about it."""
     lengths = method.lengths(trainer)
     limit = getattr(trainer.args, "max_length", None)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if guard is not None:
+        guard.finish()
     common.check_finite(trainer.model, method.where)
     test = trainer.evaluate() if trainer.eval_dataset is not None else None
     return {
@@ -267,6 +302,7 @@ def _fit(method: Method, trainer: Any, checkpoint: Path | None, n_rows: int) -> 
         "args": common.plain_args(trainer.args),
         "history": common.history(trainer.state.log_history),
         "test": {k.removeprefix("eval_"): v for k, v in test.items()} if test else None,
+        **({"guard": guard.record()} if guard is not None else {}),
     }
 
 

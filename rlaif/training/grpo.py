@@ -13,6 +13,7 @@ from rlaif.config.training import GRPOSection
 from rlaif.errors import ConfigError
 from rlaif.training import fitting
 from rlaif.training.data import Splits
+from rlaif.training.guard.probes import ProbeJudge
 from rlaif.training.on_policy import OnPolicy
 from rlaif.training.rewards import JudgeReward, RewardFunction, missing_end
 
@@ -26,13 +27,14 @@ def train_grpo(
     functions: Mapping[str, RewardFunction] | None = None,
     judges: Mapping[int, JudgeReward] | None = None,
     callbacks: Sequence[Any] = (),
+    judge: ProbeJudge | None = None,
 ) -> dict[str, Any]:
     """GRPO against `section.rewards`, on the prompts of `dataset` (column `prompt`, or a run's prompts.jsonl).
 
     functions, judges, callbacks: see `OnPolicy`. What else is read, written, returned and raised: `fitting.train`. A
     killed training goes on as if it had not been, from a checkpoint at the end of a rollout (`args.save_steps`).
     """
-    return fitting.train(GRPO(functions, judges, callbacks), section, dataset, Path(out), seed)
+    return fitting.train(GRPO(functions, judges, callbacks), section, dataset, Path(out), seed, judge)
 
 
 class GRPO(OnPolicy):

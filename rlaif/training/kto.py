@@ -10,16 +10,19 @@ from typing import Any
 from rlaif.config import KTOSection
 from rlaif.training.data import Row, Splits, check_rows, load_splits
 from rlaif.training.fitting import Method, no_empty_dataset, train
+from rlaif.training.guard.probes import ProbeJudge
 
 
-def train_kto(section: KTOSection, dataset: Path | str, out: Path, seed: int) -> dict[str, Any]:
+def train_kto(
+    section: KTOSection, dataset: Path | str, out: Path, seed: int, *, judge: ProbeJudge | None = None
+) -> dict[str, Any]:
     """KTO on prompt, completion (text or conversations) and label (true: a good response, false: a bad one).
 
     TRL reads the rows in their order and takes each row's neighbours in the batch as its mismatched prompts, from
     which the KL term is estimated. Exported rows of one prompt stand together, which would make it no mismatch: so
     the rows are shuffled once, by the seed. What is read, written, returned and raised: `fitting.train`.
     """
-    return train(KTO(), section, dataset, out, seed)
+    return train(KTO(), section, dataset, out, seed, judge)
 
 
 class KTO(Method):

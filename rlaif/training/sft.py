@@ -11,15 +11,18 @@ from rlaif.errors import ConfigError
 from rlaif.training.data import Splits
 from rlaif.training.demonstrations import load_demonstrations
 from rlaif.training.fitting import Method, no_empty_dataset, train
+from rlaif.training.guard.probes import ProbeJudge
 
 
-def train_sft(section: SFTSection, dataset: Path | str, out: Path, seed: int) -> dict[str, Any]:
+def train_sft(
+    section: SFTSection, dataset: Path | str, out: Path, seed: int, *, judge: ProbeJudge | None = None
+) -> dict[str, Any]:
     """SFT on the chosen side of pairs (prompt, chosen), or on demonstrations (prompt and completion, or messages).
 
     Only the completion's tokens are in the loss, unless `args.completion_only_loss` says otherwise. A row that comes
     twice is learnt once. What is read, written, returned and raised: `fitting.train`.
     """
-    return train(SFT(), section, dataset, out, seed)
+    return train(SFT(), section, dataset, out, seed, judge)
 
 
 class SFT(Method):

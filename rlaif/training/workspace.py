@@ -22,6 +22,7 @@ class Workspace:
 
         .NAME.partial/plan.json     what this training is; another plan starts afresh
         .NAME.partial/checkpoints/  what a killed run continues from
+        .NAME.partial/guard/        what a guard has seen, and the best weights so far
         .NAME.partial/cache/        what `datasets` and TRL write on the way
         .NAME.partial/model/        becomes NAME
 
@@ -35,6 +36,7 @@ class Workspace:
         self.root = out.parent / f".{out.name}.partial"
         self.checkpoints = self.root / "checkpoints"
         self.cache = self.root / "cache"
+        self.guard = self.root / "guard"
         self.model = self.root / "model"
         if is_main():
             self._make()

@@ -20,7 +20,7 @@ def test_the_section_is_one() -> None:
 
 
 def test_every_option_and_loss_is_named() -> None:
-    for name in RewardSection.model_fields.keys() - {"dataset", "lora", "quantization", "launch", "heads"}:
+    for name in RewardSection.model_fields.keys() - {"dataset", "lora", "quantization", "launch", "heads", "guard"}:
         assert f"{name}:" in DOC or f"`{name}`" in DOC, name
 
 

@@ -13,6 +13,7 @@ from rlaif.errors import ConfigError, DataError
 from rlaif.training import common, fitting, tokens
 from rlaif.training.data import Splits, dataset_sha256, located
 from rlaif.training.demonstrations import load_demonstrations
+from rlaif.training.guard.probes import ProbeJudge
 from rlaif.training.on_policy import OnPolicy, one_member
 from rlaif.training.prompts import demonstration
 from rlaif.training.rewards import JudgeReward, RewardFunction, Rewards, build_rewards
@@ -30,6 +31,7 @@ def train_ppo(
     functions: Mapping[str, RewardFunction] | None = None,
     judges: Mapping[int, JudgeReward] | None = None,
     callbacks: Sequence[Any] = (),
+    judge: ProbeJudge | None = None,
 ) -> dict[str, Any]:
     """PPO against `section.rewards`, on the prompts of `dataset` (column `prompt`, or a run's prompts.jsonl).
 
@@ -38,7 +40,7 @@ def train_ppo(
     out: the policy, and the critic in out/critic. What else is read, written, returned and raised: `fitting.train`.
     A killed training goes on as if it had not been, from a checkpoint at the end of a rollout (`args.save_steps`).
     """
-    return fitting.train(PPO(functions, judges, callbacks), section, dataset, Path(out), seed)
+    return fitting.train(PPO(functions, judges, callbacks), section, dataset, Path(out), seed, judge)
 
 
 class PPO(OnPolicy):
