@@ -12,7 +12,7 @@ from rlaif.config.calibration import CalibrateSection
 from rlaif.config.data import Budget, EngineSpec, ExportSection, GenerateSection
 from rlaif.config.evaluation import EvaluateSection, ReportSection
 from rlaif.config.judging import JudgeSection, PairSection, ReviseSection
-from rlaif.config.training import POLICIES, TrainSection
+from rlaif.config.training import POLICIES, OnlineSection, TrainSection
 
 TRAINED = "trained"  # the role of the policy that this run trained last
 
@@ -58,6 +58,11 @@ class Pipeline(Section):
             used.append(("revise.engine", self.revise.engine))
         if self.judge:
             used += [("judge.engine", role) for role in self.judge.roles]
+        for trainer in ("ppo", "grpo"):
+            online = self.train.section(trainer) if self.train else None
+            if isinstance(online, OnlineSection):
+                for at, section in online.judges(self.judge).items():
+                    used += [(f"train.{trainer}.rewards[{at}].judge.engine", role) for role in section.roles]
         if self.calibrate:
             for name, section in self.calibrate.sections(self.judge).items():
                 used += [(f"calibrate.judges.{name}.engine", role) for role in section.roles]

@@ -13,7 +13,7 @@ import msgspec
 
 from rlaif.config import ExportSection, JudgeSection, Pipeline, Source
 from rlaif.config.data import dataset_folder
-from rlaif.config.training import TRAINERS
+from rlaif.config.training import TRAINERS, OnlineSection
 from rlaif.errors import ConfigError
 from rlaif.judges import find_files_of
 from rlaif.judges.revision import frames_of
@@ -21,6 +21,7 @@ from rlaif.paths import resolve
 from rlaif.recordings import files_of, is_recording
 from rlaif.rubric import load_standard
 from rlaif.stages.calibration.applying import path_of
+from rlaif.stages.live import checks as live
 from rlaif.store import STAGES
 
 RUN = "run:"  # `model: run:sft` is what this run trained as sft
@@ -48,6 +49,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     present: Callable[[Pipeline], bool] | None = None  # where it is not simply the first section
     loads_a_model: Callable[[Pipeline], bool] = lambda config: False  # beside what its engines load
     always: bool = False  # never up to date
+    also: Callable[[Pipeline], Any] = lambda config: None  # parts of other sections that can change what it writes
 
     def is_present(self, config: Pipeline) -> bool:
         if self.present is not None:
@@ -201,10 +203,25 @@ def _trainer(name: str) -> Stage:
     def section(config: Pipeline) -> Any:
         return config.train.section(name) if config.train else None
 
+    def online(config: Pipeline) -> bool:
+        return isinstance(section(config), OnlineSection)
+
+    def judges(config: Pipeline) -> list[JudgeSection]:
+        return list(section(config).judges(config.judge).values()) if online(config) else []
+
+    def code(config: Pipeline) -> list[str]:
+        found = section(config)
+        return [
+            *(found.code if found else []),
+            *_own(x.judge for judge in judges(config) for x in [judge, *judge.leaves]),
+        ]
+
     def files(config: Pipeline) -> Iterator[Path]:
         found = section(config)
         if found is None:
             raise ConfigError(f"train.{name}: this config has no such section")
+        if online(config):
+            yield from live.files(config, name)
         folder = Path(config.run)
         for value in found.read:
             yield located(value, folder)
@@ -217,7 +234,9 @@ def _trainer(name: str) -> Stage:
         sections=("train",),
         present=lambda config: section(config) is not None,
         files=files,
-        code=lambda config: found.code if (found := section(config)) else [],
+        code=code,
+        roles=lambda config: list(dict.fromkeys(role for judge in judges(config) for role in judge.roles)),
+        also=lambda config: live.depends_on(config, name) if online(config) else None,
         writes=lambda config: [f"models/{name}"],
         loads_a_model=lambda config: True,
     )
