@@ -253,6 +253,10 @@ def train_ppo(
     args: Mapping[str, Any] | None = None,
     callbacks: Sequence[Any] = (),
     judge: ProbeJudge | None = None,
+    engines: Mapping[str, Engine] | None = None,
+    run: str | Path | None = None,
+    pair: Mapping[str, Any] | None = None,
+    budget: Mapping[str, Any] | None = None,
     **section: Any,
 ) -> dict[str, Any]:
     """Train `model` (a folder or a hub id) with PPO and write the policy to the folder `out`, its critic beside it.
@@ -260,14 +264,19 @@ def train_ppo(
     `prompts`: a file, a hub id, or rows with `prompt`. `rewards`: entries of `train.ppo.rewards:` in a pipeline, or
     functions as TRL takes them (they get prompts, completions, prompt_ids, completion_ids; None is no score).
     `args`: of `rlaif.training.ppo.arguments.PPOConfig`, which adds to `trl.GRPOConfig`; `section`: the other keys of
-    `train.ppo:`, `guard` among them. `judge`: as for `train_dpo`. Returns what stands in out/training.json.
-    Errors: UserError.
+    `train.ppo:`, `guard` among them. `judge`: as for `train_dpo`. A reward `{"judge": {"engine": "judge",
+    "rubric": …}}` asks a judge while training: then `engines` has its engines and `run` names the run folder where
+    every reply is kept; `pair` and `budget` are as in a pipeline. Returns what stands in out/training.json.
+    Errors: UserError, BudgetReached.
     """
+    from rlaif.api_online import online
     from rlaif.config import PPOSection
     from rlaif.training.ppo.method import train_ppo as train
 
     given = {"model": model, "args": dict(args or {}), **section}
-    return _train_online(train, PPOSection, "train_ppo", prompts, out, seed, rewards, callbacks, judge, given)
+    judging = {"engines": engines, "pair": pair, "budget": budget}
+    job = online(train, "ppo", PPOSection, given, rewards, {"callbacks": callbacks, "judge": judge}, judging, run)
+    return _train(job.train, job.section, prompts, out, seed)
 
 
 def train_grpo(
@@ -280,45 +289,24 @@ def train_grpo(
     args: Mapping[str, Any] | None = None,
     callbacks: Sequence[Any] = (),
     judge: ProbeJudge | None = None,
+    engines: Mapping[str, Engine] | None = None,
+    run: str | Path | None = None,
+    pair: Mapping[str, Any] | None = None,
+    budget: Mapping[str, Any] | None = None,
     **section: Any,
 ) -> dict[str, Any]:
     """Train `model` (a folder or a hub id) with GRPO and write the policy to the folder `out`.
 
     `args`: of `trl.GRPOConfig`, and of `rlaif.training.grpo_arguments.GRPOArguments`. All else: as for `train_ppo`.
     """
+    from rlaif.api_online import online
     from rlaif.config import GRPOSection
     from rlaif.training.grpo import train_grpo as train
 
     given = {"model": model, "args": dict(args or {}), **section}
-    return _train_online(train, GRPOSection, "train_grpo", prompts, out, seed, rewards, callbacks, judge, given)
-
-
-def _train_online(
-    train: Callable[..., dict[str, Any]],
-    kind: type[Any],
-    where: str,
-    prompts: Data,
-    out: str | Path,
-    seed: int,
-    rewards: Sequence[Mapping[str, Any] | Callable[..., Any]],
-    callbacks: Sequence[Any],
-    judge: ProbeJudge | None,
-    given: dict[str, Any],
-) -> dict[str, Any]:
-    from rlaif.engines.base import import_path
-
-    functions: dict[str, Callable[..., Any]] = {}
-    sources: list[Mapping[str, Any]] = []
-    for reward in rewards:
-        if callable(reward):
-            name = f"{reward.__module__}:{getattr(reward, '__name__', type(reward).__name__)}"
-            functions[name] = reward
-            sources.append({"function": name})
-        else:
-            sources.append(reward)
-    checked = configs.validate(kind, {**given, "rewards": sources}, where)
-    functions = {name: functions.get(name) or import_path(name, f"{where}.rewards") for name in checked.code}
-    return _train(partial(train, functions=functions, callbacks=callbacks, judge=judge), checked, prompts, out, seed)
+    judging = {"engines": engines, "pair": pair, "budget": budget}
+    job = online(train, "grpo", GRPOSection, given, rewards, {"callbacks": callbacks, "judge": judge}, judging, run)
+    return _train(job.train, job.section, prompts, out, seed)
 
 
 def _train(

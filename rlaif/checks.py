@@ -13,6 +13,7 @@ from rlaif.errors import ConfigError
 from rlaif.paths import resolve
 from rlaif.stages.base import Context
 from rlaif.stages.contest import contestants_of
+from rlaif.stages.live import checks as live
 from rlaif.store import RunFolder
 
 
@@ -93,6 +94,7 @@ def _online(name: str) -> Callable[[Context], None]:
             raise ConfigError(NO_REWARDS.format(where=where))
         for path in section.code:
             import_path(path, f"{where}.rewards")
+        live.check(context, name)
         there = context.config.prompts is not None or (context.folder.path / section.exported).exists()
         if section.dataset is None and not there:
             raise ConfigError(f"{where}: reads {section.exported}: this config has no prompts; set {where}.dataset")

@@ -23,7 +23,9 @@ def fingerprint(config: Pipeline, folder: RunFolder, stage: str) -> str:
     row = stage_named(stage)
     raw = config.model_dump(mode="json")
     parts: list[Any] = [SCHEMA_VERSION, stage, config.seed]
-    parts += [_own_part(raw[name], name, stage) for name in (*row.sections, *row.more_sections(config))]
+    parts += [_own_part(raw[name], name, stage) for name in row.sections]
+    also = row.also(config)
+    parts += [] if also is None else [also]
     if stage == "prompts":
         parts.append(config.generate is None)  # responses are then read too
     if row.always:

@@ -15,6 +15,7 @@ from typing import Any
 import rlaif
 from rlaif.checks import check
 from rlaif.config import Pipeline
+from rlaif.config.training import TRAINERS
 from rlaif.engines.base import IN_PROCESS, NEVER_SHRINKS
 from rlaif.errors import ConfigError, GateFailed, StoreError
 from rlaif.fingerprint import fingerprint
@@ -164,6 +165,8 @@ def _one_process_each(config: Pipeline, stage: str) -> list[str]:
 
     Models that never give their memory back, and those that one judge made of judges asks side by side.
     """
+    if stage in TRAINERS:  # its judges look at what is being written
+        return []
     specs = {role: engine_name(config, role) for role in stage_named(stage).roles(config)}
     loaded = {role for role, name in specs.items() if name in IN_PROCESS}
     if len(loaded) < 2:
@@ -279,7 +282,8 @@ def _reasked(folder: RunFolder, retry: str) -> set[str]:
             again |= {stage} if rows else set()
     if retry == "error":  # also samples that evaluate did not get: they are in no table
         stages = folder.manifest.get("stages", {})
-        again |= {"generate"} | {name for name, entry in stages.items() if entry.get("requests", {}).get("failed")}
+        failed = {name for name, entry in stages.items() if entry.get("requests", {}).get("failed")}
+        again |= {"generate"} | (failed - set(TRAINERS))  # a training goes on without what its judges did not score
     return again
 
 

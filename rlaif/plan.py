@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from rlaif.checks import check
 from rlaif.config import Pipeline, Price
-from rlaif.config.training import TRAINERS, TrainerSection
+from rlaif.config.training import TRAINERS, OnlineSection, TrainerSection
+from rlaif.engines.base import IN_PROCESS
 from rlaif.judges import build
 from rlaif.judges.base import Judge, planned
 from rlaif.judges.revision import RevisionChain
@@ -18,6 +20,7 @@ from rlaif.stages.base import Context, count_reasons
 from rlaif.stages.contest import contestants_of, matches_of
 from rlaif.stages.generate import sampling_request
 from rlaif.stages.judge import Pairs, count_lineups, tasks
+from rlaif.stages.live import checks as live
 from rlaif.stages.prompts import load_prompts
 from rlaif.stages.table import RUN, stages_of
 from rlaif.store import RunFolder, content_key
@@ -78,6 +81,10 @@ def dry_run(config: Pipeline, stages: list[str] | None = None) -> str:
         loads |= _injection_loads(context, groups)
     if config.evaluate and "evaluate" in wanted:
         loads |= _evaluate_loads(context)
+    for name in wanted:
+        live, told = _live_loads(context, name, [prompt for prompt, _ in groups])
+        loads |= live
+        lines += told
     if any(name in TRAINERS for name in wanted):
         lines += _training(config, [name for name in wanted if name in TRAINERS])
     lines += ["", *_table(loads), *_missing_keys(config)]
@@ -187,6 +194,40 @@ def _calibrate_loads(context: Context) -> dict[str, _Load]:
             named = f"calibrate: {name}" if len(asked) == 1 else f"calibrate: {name}: {role}"
             loads[named] = _load_of(context, role, list(requests.values()), scale)
     return loads
+
+
+def _live_loads(context: Context, name: str, prompts: list[Prompt]) -> tuple[dict[str, _Load], list[str]]:
+    """What the judges among a trainer's rewards will be asked at most, and what a plan should say of them."""
+    config = context.config
+    section = config.train.section(name) if config.train else None
+    judges = section.judges(config.judge) if isinstance(section, OnlineSection) else {}
+    if not isinstance(section, OnlineSection) or not judges:
+        return {}, []
+    if importlib.util.find_spec("trl") is None:
+        return {}, ["", f"train.{name}: TRL is not installed here: the requests of its judge were not counted"]
+    from rlaif.training.on_policy import n_written
+
+    if section.dataset is not None:
+        prompts = live.prompts_of(section.dataset)
+    if not prompts:
+        return {}, ["", f"train.{name}: its prompts are not here yet: the requests of its judge were not counted"]
+    n_groups, n_each = n_written(name, section, len(prompts))
+    loads: dict[str, _Load] = {}
+    for at, judged_by in judges.items():
+        judge, source = build(judged_by, context.engine), section.rewards[at]
+        lone = judge.arity == 1 or source.against == "group"
+        n_met = n_each if lone else 1 + (source.n_against if source.against == "responses" else 1)
+        repeated = itertools.islice(itertools.cycle(prompts), n_groups if lone else n_groups * n_each)
+        asked = [(prompt, [_stand_in(prompt, index) for index in range(n_met)]) for prompt in repeated]
+        pairs = judged_by.pairs if lone else "adjacent"
+        for role, load in _judge_loads(context, judge, asked, pairs)[0].items():
+            named = f"{name}: judge {role}"
+            loads[named] = loads.get(named, _Load(0, 0, 0)).plus(load)
+    in_process = {role for judge in judges.values() for role in judge.roles} & {
+        role for role, spec in config.engines.items() if spec.engine in IN_PROCESS
+    }
+    beside = [f"train.{name}: loads {role} beside the policy: not in the memory below" for role in sorted(in_process)]
+    return loads, ["", f"train.{name}: {n_groups * n_each:,} completions to judge, at most", *beside]
 
 
 def _injection_loads(context: Context, groups: list[tuple[Prompt, list[Response]]]) -> dict[str, _Load]:

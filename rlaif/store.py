@@ -245,7 +245,7 @@ class Reasks:
 REPLACED = (
     *(f"{name}.jsonl" for name in ("prompts", "responses", "revisions", "judgments", "preferences", "dropped")),
     *(dataset_folder(kind) for kind in KINDS),
-    *("calibration", "audit.json", "audit", "models", "evaluation", "report.html", "report.json"),
+    *("calibration", "audit.json", "audit", "models", "live", "evaluation", "report.html", "report.json"),
 )
 
 

@@ -12,7 +12,7 @@ from rlaif.config.calibration import CalibrateSection
 from rlaif.config.data import Budget, EngineSpec, ExportSection, GenerateSection
 from rlaif.config.evaluation import EvaluateSection, ReportSection
 from rlaif.config.judging import JudgeSection, PairSection, ReviseSection
-from rlaif.config.training import POLICIES, TrainSection
+from rlaif.config.training import POLICIES, OnlineSection, TrainSection
 
 TRAINED = "trained"  # the role of the policy that this run trained last
 
@@ -58,6 +58,11 @@ class Pipeline(Section):
             used.append(("revise.engine", self.revise.engine))
         if self.judge:
             used += [("judge.engine", role) for role in self.judge.roles]
+        for trainer in ("ppo", "grpo"):
+            online = self.train.section(trainer) if self.train else None
+            if isinstance(online, OnlineSection):
+                for at, section in online.judges(self.judge).items():
+                    used += [(f"train.{trainer}.rewards[{at}].judge.engine", role) for role in section.roles]
         if self.calibrate:
             for name, section in self.calibrate.sections(self.judge).items():
                 used += [(f"calibrate.judges.{name}.engine", role) for role in section.roles]
@@ -67,10 +72,9 @@ class Pipeline(Section):
             others = [*self.evaluate.policies, *([self.evaluate.best_of.policy] if self.evaluate.best_of else [])]
             used += [("evaluate.policies", name) for name in others if name and self.trainer_of(name) is None]
             used += [("evaluate.after", self.evaluate.after)] if self.trainer_of(self.evaluate.after) is None else []
-        for name, trainer in self.train.sections() if self.train else ():
-            used += (
-                [(f"train.{name}.guard.judge", trainer.guard.judge)] if trainer.guard and trainer.guard.judge else []
-            )
+        for trainer, watched in self.train.sections() if self.train else ():
+            if watched.guard and watched.guard.judge:
+                used.append((f"train.{trainer}.guard.judge", watched.guard.judge))
         used += [(f"budget.max_requests_of.{role}", role) for role in self.budget.max_requests_of]
         for key, name in used:
             if name not in self.engines:

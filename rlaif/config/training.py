@@ -167,6 +167,7 @@ class RewardSource(Section):
     # whom a judge that compares compares with: the other completions of the prompt in the same rollout; what this
     # run's responses.jsonl holds for the prompt; or the prompt's reference. A pointwise judge needs none
     against: Literal["group", "responses", "reference"] = "group"
+    n_against: int = Field(default=1, ge=1)  # of `against: responses`, how many: the first ones of the prompt
 
     @model_validator(mode="after")
     def _one_of_three(self) -> RewardSource:

@@ -13,7 +13,7 @@ import msgspec
 
 from rlaif.config import ExportSection, JudgeSection, Pipeline, Source
 from rlaif.config.data import dataset_folder
-from rlaif.config.training import TRAINERS
+from rlaif.config.training import TRAINERS, OnlineSection
 from rlaif.errors import ConfigError
 from rlaif.judges import find_files_of
 from rlaif.judges.revision import frames_of
@@ -21,6 +21,7 @@ from rlaif.paths import resolve
 from rlaif.recordings import files_of, is_recording
 from rlaif.rubric import load_standard
 from rlaif.stages.calibration.applying import path_of
+from rlaif.stages.live import checks as live
 from rlaif.store import STAGES
 
 RUN = "run:"  # `model: run:sft` is what this run trained as sft
@@ -41,7 +42,6 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     where: str
     sections: tuple[str, ...]
     writes: Callable[[Pipeline], Sequence[str]]
-    more_sections: Callable[[Pipeline], Sequence[str]] = _nothing  # likewise, where the config makes them matter
     reads: tuple[str, ...] = ()
     roles: Callable[[Pipeline], Sequence[str]] = _nothing
     code: Callable[[Pipeline], Sequence[str]] = _nothing
@@ -49,6 +49,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     present: Callable[[Pipeline], bool] | None = None  # where it is not simply the first section
     loads_a_model: Callable[[Pipeline], bool] = lambda config: False  # beside what its engines load
     always: bool = False  # never up to date
+    also: Callable[[Pipeline], Any] = lambda config: None  # parts of other sections that can change what it writes
 
     def is_present(self, config: Pipeline) -> bool:
         if self.present is not None:
@@ -202,32 +203,57 @@ def _trainer(name: str) -> Stage:
     def section(config: Pipeline) -> Any:
         return config.train.section(name) if config.train else None
 
+    def online(config: Pipeline) -> bool:
+        return isinstance(section(config), OnlineSection)
+
+    def judges(config: Pipeline) -> list[JudgeSection]:
+        return list(section(config).judges(config.judge).values()) if online(config) else []
+
+    def code(config: Pipeline) -> list[str]:
+        found = section(config)
+        return [
+            *(found.code if found else []),
+            *_own(x.judge for judge in judges(config) for x in [judge, *judge.leaves]),
+        ]
+
     def files(config: Pipeline) -> Iterator[Path]:
         found = section(config)
         if found is None:
             raise ConfigError(f"train.{name}: this config has no such section")
+        if online(config):
+            yield from live.files(config, name)
         folder = Path(config.run)
         for value in found.read:
             yield located(value, folder)
         if found.dataset is None:
             yield folder / found.exported
-        if judges(config):
+        if watcher(config):
             yield from _standard_files(config)
 
-    def judges(config: Pipeline) -> Sequence[str]:
-        """Who has a say in what a guard sees."""
+    def watcher(config: Pipeline) -> list[str]:
+        """The judge of a guard: it judges by the standard of the labels."""
         guard = found.guard if (found := section(config)) else None
         return [guard.judge] if guard and guard.judge else []
+
+    def roles(config: Pipeline) -> list[str]:
+        asked = [role for judge in judges(config) for role in judge.roles]
+        return list(dict.fromkeys([*asked, *watcher(config)]))
+
+    def also(config: Pipeline) -> Any:
+        rewards = live.depends_on(config, name) if online(config) else None
+        parts = (config.judge, config.pair) if watcher(config) else ()
+        watched = [part.model_dump(mode="json") if part else None for part in parts]
+        return [rewards, watched] if rewards or watched else None
 
     return Stage(
         name=name,
         where=f"rlaif.stages.train:run_{name}",
         sections=("train",),
-        more_sections=lambda config: ["judge", "pair"] if judges(config) else [],
         present=lambda config: section(config) is not None,
-        roles=judges,
+        roles=roles,
         files=files,
-        code=lambda config: found.code if (found := section(config)) else [],
+        code=code,
+        also=also,
         writes=lambda config: [f"models/{name}"],
         loads_a_model=lambda config: True,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +49,30 @@ def run_kto(context: Context) -> dict[str, Any]:
 def run_ppo(context: Context) -> dict[str, Any]:
     from rlaif.training.ppo.method import train_ppo
 
-    section, dataset, out = prepared(context, "ppo")
-    functions = {name: import_path(name, "train.ppo.rewards") for name in section.code}
-    judge = probe_judge(context, "ppo")
-    training = train_ppo(section, dataset, out, context.config.seed, functions=functions, judge=judge)
-    return {**_counts(training), "rollouts": training["rollouts"]}
+    return _online(context, "ppo", train_ppo)
+
+
+def run_grpo(context: Context) -> dict[str, Any]:
+    from rlaif.training.grpo import train_grpo
+
+    return _online(context, "grpo", train_grpo)
+
+
+def _online(context: Context, name: str, train: Callable[..., dict[str, Any]]) -> dict[str, Any]:
+    from rlaif.stages.live.session import judges
+
+    section, dataset, out = prepared(context, name)
+    functions = {path: import_path(path, f"train.{name}.rewards") for path in section.code}
+    with judges(context, name) as judged_by:
+        training = train(
+            section, dataset, out, context.config.seed, functions=functions, judges=judged_by,
+            judge=probe_judge(context, name),
+        )  # fmt: skip
+    counts = {**_counts(training), "rollouts": training["rollouts"]}
+    if judged_by:
+        counts |= {"judged": sum(judge.judged for judge in judged_by.values())}
+        counts |= {"unscored": sum(judge.unscored for judge in judged_by.values())}
+    return counts
 
 
 def _counts(training: dict[str, Any]) -> dict[str, Any]:
@@ -60,16 +80,6 @@ def _counts(training: dict[str, Any]) -> dict[str, Any]:
     guard = training.get("guard")
     kept = {"kept_step": guard["kept_step"], "stopped": guard["why"] or "no"} if guard else {}
     return {"rows": training["n_train"], "steps": training["steps"], **kept}
-
-
-def run_grpo(context: Context) -> dict[str, Any]:
-    from rlaif.training.grpo import train_grpo
-
-    section, dataset, out = prepared(context, "grpo")
-    functions = {name: import_path(name, "train.grpo.rewards") for name in section.code}
-    judge = probe_judge(context, "grpo")
-    training = train_grpo(section, dataset, out, context.config.seed, functions=functions, judge=judge)
-    return {**_counts(training), "rollouts": training["rollouts"]}
 
 
 def prepared(context: Context, name: str) -> tuple[Any, Path | str, Path]:

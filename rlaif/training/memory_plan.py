@@ -33,7 +33,7 @@ def plan(name: str, section: TrainerSection) -> dict[str, int]:
         shape = shape_of(located(section.model), section.lora, classifier=name == "reward")
     except (OSError, ValueError) as error:
         raise ConfigError(f"train.{name}.model: {section.model}: no config to plan by: {one_line(error)}") from None
-    args = _arguments(name, section)
+    args = arguments_of(name, section)
     if isinstance(section, PPOSection):
         others = _of_ppo(section, shape)
     elif isinstance(section, GRPOSection):
@@ -48,7 +48,7 @@ def plan(name: str, section: TrainerSection) -> dict[str, int]:
 
 def setting(name: str, section: TrainerSection) -> Setting:
     """What `memory` is to count with."""
-    args = _arguments(name, section)
+    args = arguments_of(name, section)
     init_kwargs = args.get("model_init_kwargs") or {}
     weight_bytes = _WEIGHT_BYTES.get(str(init_kwargs.get("dtype", "float32")).removeprefix("torch."), 4)
     shards, ddp = _sharing(section.launch)
@@ -74,7 +74,7 @@ def told(name: str, section: TrainerSection) -> str:
     return f"train.{name}: about {total / _GIB:.2f} GiB on each device at its peak ({parts}; not all at once)"
 
 
-def _arguments(name: str, section: TrainerSection) -> dict[str, Any]:
+def arguments_of(name: str, section: TrainerSection) -> dict[str, Any]:
     """The arguments that decide, with the defaults of `fitting.arguments` and of TRL."""
     on_gpu = _on_gpu()
     trainer = method(name)
@@ -144,12 +144,20 @@ def _quantised(quantization: Mapping[str, Any] | None) -> float | None:
     return 0.5 if quantization.get("load_in_4bit") else 1.0
 
 
+def n_processes_of(launch: LaunchSection | None) -> int:
+    """How many processes `launch` starts."""
+    if launch is None:
+        return 1
+    raw = read_yaml(resolve(launch.config_file, Path())) if launch.config_file else {}
+    return int(launch.num_processes or raw.get("num_processes") or 1)
+
+
 def _sharing(launch: LaunchSection | None) -> tuple[int, bool]:
     """How many processes share the weights, and whether gradients are copied to be sent."""
     if launch is None:
         return 1, False
     raw = read_yaml(resolve(launch.config_file, Path())) if launch.config_file else {}
-    n = int(launch.num_processes or raw.get("num_processes") or 1)
+    n = n_processes_of(launch)
     kind = str(raw.get("distributed_type", ""))
     zero3 = kind == "DEEPSPEED" and (raw.get("deepspeed_config") or {}).get("zero_stage") == 3
     shared = kind == "FSDP" or zero3

@@ -130,6 +130,24 @@ def prompts_per_rollout(config: Any) -> int:
     return max(1, int(config.generation_batch_size // config.num_generations))
 
 
+def n_written(name: str, section: OnlineSection, n_prompts: int) -> tuple[int, int]:
+    """How many groups a training of one or more processes writes at most, and how many completions are in each."""
+    from rlaif.training.memory_plan import arguments_of, n_processes_of
+
+    args = arguments_of(name, section)
+    n_each, per_step = int(args["num_generations"]), int(args["per_device_train_batch_size"])
+    accumulation = int(args.get("gradient_accumulation_steps") or 1)
+    per_rollout = int(args.get("steps_per_generation") or 4 * accumulation)
+    written = int(args.get("generation_batch_size") or per_step * per_rollout * n_processes_of(section.launch))
+    groups = max(1, written // n_each)  # of a rollout
+    n_rollouts = int(n_prompts // groups * float(args["num_train_epochs"]))
+    max_steps = int(float(args.get("max_steps") or -1))
+    if max_steps > 0:
+        steps = max(1, per_rollout * int(args["num_iterations"]) // accumulation)
+        n_rollouts = -(-max_steps // steps)
+    return groups * n_rollouts, n_each
+
+
 def check_passes(config: Any) -> None:
     """Errors: ValueError where an optimizer step would span two rollouts."""
     passes = config.steps_per_generation * config.num_iterations
