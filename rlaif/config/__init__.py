@@ -11,6 +11,7 @@ from rlaif.config.data import Budget, EngineSpec, ExportSection, GenerateSection
 from rlaif.config.evaluation import EvaluateSection, ReportSection
 from rlaif.config.judging import JudgeSection, PairSection, ReviseSection
 from rlaif.config.pipeline import Pipeline, load
+from rlaif.config.rounds import RoundsSection
 from rlaif.config.training import (
     DPOSection,
     GRPOSection,
@@ -46,6 +47,7 @@ __all__ = [
     "ReportSection",
     "ReviseSection",
     "RewardSection",
+    "RoundsSection",
     "SFTSection",
     "Sampler",
     "Section",
