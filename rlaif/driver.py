@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import random
 import signal
 import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -98,29 +99,54 @@ class Driver:
 
     def run(self, jobs: Iterable[Job[_T]]) -> Iterator[_T]:
         """Results in the order of `jobs`, which is read lazily. Must not be called inside a running event loop."""
+        with self.session() as drive:
+            yield from drive(jobs)
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[Callable[[Iterable[Job[Any]]], Iterator[Any]]]:
+        """`run` as often as wanted: the engines are started once, when first asked, and closed at the end.
+
+        Between two runs nothing moves. After an error there is no other run.
+        """
         loop = _new_loop()
+        try:
+            yield functools.partial(self._run, loop)
+        finally:
+            restore = self._catch_signals(loop)
+            try:
+                loop.run_until_complete(self._shut_down())
+            finally:
+                restore()
+                loop.close()
+                if self._progress:
+                    self._progress.finish(self._next_out, self.stats)
+
+    def _run(self, loop: asyncio.AbstractEventLoop, jobs: Iterable[Job[_T]]) -> Iterator[_T]:
+        if self._halt is not None:
+            raise self._halt
         restore = self._catch_signals(loop)
         gc_threshold = gc.get_threshold()
         gc.set_threshold(max(_GC_EVERY, gc_threshold[0]) if gc_threshold[0] else 0, *gc_threshold[1:])
+        tasks: list[asyncio.Task[None]] = []
         try:
+            loop.run_until_complete(asyncio.sleep(0))  # what closed since the last run is noticed before it is used
             source = enumerate(jobs)
-            n_workers = max(1, sum(lane.most for lane in self._lanes.values()))
-            self._live = n_workers
-            workers = [loop.create_task(self._work(source)) for _ in range(n_workers)]
-            workers.append(loop.create_task(self._tick()))
+            self._ready, self._next_out, self._pulled = {}, 0, 0
+            self._live = max(1, sum(lane.most for lane in self._lanes.values()))
+            tasks = [loop.create_task(self._work(source)) for _ in range(self._live)]
+            tasks.append(loop.create_task(self._tick()))
             while batch := loop.run_until_complete(self._next_batch()):
                 yield from batch
             if self._halt is not None:
                 raise self._halt
         finally:
             try:
-                loop.run_until_complete(self._shut_down())
+                for task in tasks:
+                    task.cancel()
+                loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
             finally:
                 restore()
                 gc.set_threshold(*gc_threshold)
-                loop.close()
-                if self._progress:
-                    self._progress.finish(self._next_out, self.stats)
 
     # -- the window ------------------------------------------------------------------------------------------
 

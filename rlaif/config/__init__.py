@@ -9,7 +9,7 @@ from rlaif.config.base import Section, Source, apply_override, read_yaml, tellin
 from rlaif.config.calibration import CalibrateSection
 from rlaif.config.data import Budget, EngineSpec, ExportSection, GenerateSection, Price, Sampler
 from rlaif.config.evaluation import EvaluateSection, ReportSection
-from rlaif.config.judging import JudgeSection, PairSection, ReviseSection
+from rlaif.config.judging import ChooseSection, JudgeSection, PairSection, ReviseSection
 from rlaif.config.pipeline import Pipeline, load
 from rlaif.config.training import (
     DPOSection,
@@ -27,6 +27,7 @@ __all__ = [
     "AuditSection",
     "Budget",
     "CalibrateSection",
+    "ChooseSection",
     "DPOSection",
     "EngineSpec",
     "EvaluateSection",

@@ -7,9 +7,10 @@ manifest. It can be run again at any time: what it asked before is answered from
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -22,6 +23,7 @@ from rlaif.records import Dropped, Prompt
 from rlaif.store import RunFolder
 
 _T = TypeVar("_T")
+Drive = Callable[[Iterable[Job[Any]]], Iterator[Any]]
 _OF_THE_START = (
     "revision",
     "adapter",
@@ -72,27 +74,46 @@ class Context:
 
     def drive(self, label: str, roles: Iterable[str], jobs: Iterable[Job[_T]], total: int | None) -> Iterator[_T]:
         """Results of `jobs` in order; what the engines did is added to `stats`."""
-        spent = msgspec.structs.replace(self._before)
-        for stats in self.stats.values():
-            spent.add(stats)
         roles = set(roles)
-        driver = Driver(
-            {role: self.engine(role) for role in roles},
-            self.folder.journal,
-            budget=self.config.budget,
-            spent=spent,
-            prices=self._prices,
+        driver = self._driver(
+            roles,
             reasks=self.folder.reasks,
             progress=Progress(label, total, quiet=self.quiet),
             only=self.until if self.until in roles else None,
         )
-        try:
+        with self._counted(driver):
             yield from driver.run(jobs)
+        if self.until in roles:
+            raise Enough
+
+    @contextmanager
+    def session(self, roles: Iterable[str]) -> Iterator[Drive]:
+        """`drive`, as often as wanted over the same engines. Replies that the user wants asked again (`--retry`) are
+        not: whoever asks in the midst of something else must find what was answered before."""
+        driver = self._driver(set(roles))
+        with self._counted(driver), driver.session() as drive:
+            yield drive
+
+    def _driver(self, roles: set[str], **more: Any) -> Driver:
+        spent = msgspec.structs.replace(self._before)
+        for stats in self.stats.values():
+            spent.add(stats)
+        return Driver(
+            {role: self.engine(role) for role in sorted(roles)},
+            self.folder.journal,
+            budget=self.config.budget,
+            spent=spent,
+            prices=self._prices,
+            **more,
+        )
+
+    @contextmanager
+    def _counted(self, driver: Driver) -> Iterator[None]:
+        try:
+            yield
         finally:
             for role, stats in driver.stats_by_role().items():
                 self.stats.setdefault(role, Stats()).add(stats)
-        if self.until in roles:
-            raise Enough
 
     @cached_property
     def _before(self) -> Stats:

@@ -79,6 +79,31 @@ class Scored:
                 passes.append((_at_least(x.distribution, threshold), _at_least(y.distribution, threshold)))
         return Compared(items, _gate(passes))
 
+    def value(self, member: str | None, response_id: str, standards: Standards) -> float | None:
+        """One response alone: the weighted mean of its scores, each on its scale made [0, 1] where it has one; less 1
+        where it fails a hard criterion, so that none that fails is worth as much as one that passes.
+
+        None where a judgment of it failed, a criterion that counts was not judged, or none counts: what is left would
+        be another unit than that of the other responses.
+        """
+        judgments = [row for row in self._judgments.get((member, response_id), ()) if not row.superseded]
+        if not judgments or any(row.status != "ok" for row in judgments):
+            return None
+        found = self._scores(member, response_id)
+        refs = {name: score.ref for name, score in found.items() if score is not None}
+        weights = {name: standards.weight(refs.get(name, judgments[0].rubric), name) for name in found}
+        total = fsum(weights.values())
+        if total <= 0 or any(score is None and weights[name] > 0 for name, score in found.items()):
+            return None
+        mean, fails = 0.0, False
+        for name, score in found.items():
+            if score is not None:
+                scale, least = standards.scale(score.ref, name), standards.passing(score.ref, name)
+                on_scale = score.mean if scale is None else (score.mean - scale.min) / (scale.max - scale.min)
+                mean += weights[name] / total * on_scale
+                fails = fails or (least is not None and _at_least(score.distribution, least) < 0.5)
+        return mean - fails
+
     def _scores(self, member: str | None, response_id: str) -> dict[str, _Score | None]:
         """Criterion → score, None where it was not judged. Several judgments under one criterion count alike."""
         key = (member, response_id)
