@@ -139,7 +139,7 @@ def test_the_plan_counts_what_is_asked(tmp_path: Path) -> None:
 @pytest.mark.parametrize("judge", [{"judge": "pointwise"}, {"judge": "listwise"}, {"judge": "tournament"}])
 def test_a_judge_that_does_not_look_at_pairs_is_refused(tmp_path: Path, judge: dict[str, Any]) -> None:
     orders = {"orders": "random"} if judge["judge"] == "tournament" else {}
-    with pytest.raises(ConfigError, match="judge.choose: chooses pairs"):
+    with pytest.raises(ConfigError, match=r"judge\.choose: chooses pairs"):
         run(tmp_path, {"n_pairs": 3}, **{**judge, **orders})
 
 
@@ -160,7 +160,7 @@ def test_what_is_left_unsaid_is_refused(section: dict[str, Any], said: str) -> N
 def test_members_do_not_choose_for_themselves() -> None:
     whole = JudgeSection(judge="cascade", rubric="helpfulness", choose={"n_pairs": 3}, members={"a": {}, "b": {}})
     assert whole.member("a").choose is None
-    with pytest.raises(ValueError, match="members.a.choose"):
+    with pytest.raises(ValueError, match=r"members\.a\.choose"):
         JudgeSection(judge="cascade", rubric="helpfulness", members={"a": {"choose": {"n_pairs": 3}}})
 
 

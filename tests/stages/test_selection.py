@@ -63,7 +63,7 @@ def selected(judgments: list[Judgment], texts: list[Response] | None = None, **s
 
 # --- rejected near μ − kσ -----------------------------------------------------------------------------------------
 
-# μ = 48/8 = 6; squared distances 16 + 4 + 1 + 1 + 0 + 1 + 4 + 49 = 76; σ = √(76/8) = 3.08; μ − 2σ = −.16, μ − σ = 2.92
+# μ = 46/8 = 5.75; Σ (x − μ)² = 75.5; σ = √(75.5/8) = 3.07; μ − 2σ = −.39, μ − σ = 2.68
 SPREAD = {"a": 10.0, "b": 8.0, "c": 7.0, "d": 7.0, "e": 6.0, "f": 5.0, "g": 4.0, "h": -1.0}
 
 
@@ -76,7 +76,7 @@ def test_rejected_is_nearest_to_the_mean_less_so_many_sds(sds: float, rejected: 
 
 
 def test_an_outlier_is_passed_over_where_another_is_nearer() -> None:
-    scores = {name: 10.0 for name in "abcdefgh"} | {"i": -20.0, "j": -40.0}
+    scores = dict.fromkeys("abcdefgh", 10.0) | {"i": -20.0, "j": -40.0}
     # μ = 2; σ² = (8·64 + 22² + 42²)/10 = 276; μ − 2σ = −31.2: −40 is 8.8 away, −20 is 11.2
     assert selected(scored(scores), rejected="near") == ["aj"]
     # μ − 1.5σ = −22.9
