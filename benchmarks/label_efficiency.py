@@ -3,7 +3,7 @@
     nice python benchmarks/label_efficiency.py --part reward        (a)
     nice python benchmarks/label_efficiency.py --part tournaments   (b; needs --data, see tournament_replay.py)
     nice python benchmarks/label_efficiency.py --part policies      (c)
-    [--quick] [--seeds 3] [--split heldout]
+    [--quick] [--seeds 3] [--split heldout] [--minutes M]
 
 (a) The tiny world: 160 training prompts, 8 samples of the shipped policy each, about 4,400 pairs, which the shipped
 judge compares under five principles in both orders: a label is ten calls. Round by round 24 pairs are chosen, by
@@ -16,8 +16,8 @@ comparisons so far, so the opinions are draws from a Bradley–Terry posterior. 
 (c) DPO on as many preferences each from the same judgments, selected in different ways, and SFT on the chosen ones.
 See selection_policies.py.
 
-Intervals: 95 % of bootstrap samples of prompts, of the mean over seeds. Settings were chosen on `--split dev`. Last
-line: JSON.
+Intervals: 95 % of bootstrap samples of prompts, of the mean over seeds. Settings were chosen on `--split dev`. Parts
+(a) and (c) keep each training's figures under build/label_efficiency/; remove it to measure anew. Last line: JSON.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ import numpy as np
 from reward_world import START, quiet
 from selection_policies import policies
 from selection_tournaments import tournaments
-from selection_world import Judged, TestSet, interval, judged, scored, test_set
+from selection_world import Judged, Pieces, TestSet, interval, judged, scored, test_set
 
 from rlaif.config import RewardSection
 from rlaif.metrics import Floats
@@ -59,29 +60,24 @@ def section(members: int = MEMBERS) -> RewardSection:
     return RewardSection.model_validate({"model": START, "ensemble": members, "soft_labels": True, "args": ARGS})
 
 
-def curves(
-    world: Judged, test: TestSet, seed: int, rules: Sequence[str], rounds: int, members: int
-) -> dict[str, Any]:
-    """Rule → measure → one array over prompts for each round."""
-    found: dict[str, dict[str, list[Floats]]] = {}
-    for rule in rules:
-        started = time.monotonic()
-        by_round: dict[str, list[Floats]] = {name: [] for name in MEASURES}
+def curve(world: Judged, test: TestSet, seed: int, rule: str, rounds: int, members: int) -> dict[str, Floats]:
+    """Measure → (rounds, prompts)."""
+    started = time.monotonic()
+    by_round: dict[str, list[Floats]] = {name: [] for name in MEASURES}
 
-        def note(done: Any, into: dict[str, list[Floats]] = by_round) -> None:
-            for name, values in scored(done.model, test).items():
-                into[name].append(values)
+    def note(done: Any) -> None:
+        for name, values in scored(done.model, test).items():
+            by_round[name].append(values)
 
-        def label(pairs: Sequence[Pair]) -> list[float | None]:
-            return [world.label(pair) for pair in pairs]
+    def label(pairs: Sequence[Pair]) -> list[float | None]:
+        return [world.label(pair) for pair in pairs]
 
-        with tempfile.TemporaryDirectory() as temporary:
-            learn(world.candidates, label, section(members), temporary, by=rule, batch=BATCH, n_rounds=rounds,
-                  seed=seed, on_round=note)  # type: ignore[arg-type]  # fmt: skip
-        found[rule] = by_round
-        shown = " ".join(f"{np.nanmean(values):.3f}" for values in by_round["accuracy"])
-        print(f"seed {seed}  {rule:12} accuracy {shown}  ({time.monotonic() - started:.0f} s)", flush=True)
-    return found
+    with tempfile.TemporaryDirectory() as temporary:
+        learn(world.candidates, label, section(members), temporary, by=rule, batch=BATCH, n_rounds=rounds,
+              seed=seed, on_round=note)  # type: ignore[arg-type]  # fmt: skip
+    shown = " ".join(f"{np.nanmean(values):.3f}" for values in by_round["accuracy"])
+    print(f"seed {seed}  {rule:12} accuracy {shown}  ({time.monotonic() - started:.0f} s)", flush=True)
+    return {name: np.stack(values) for name, values in by_round.items()}
 
 
 def table(by_seed: Sequence[Mapping[str, Any]], measure: str) -> dict[str, Any]:
@@ -106,12 +102,16 @@ def table(by_seed: Sequence[Mapping[str, Any]], measure: str) -> dict[str, Any]:
     return figures
 
 
-def reward(seeds: int, split: str, quick: bool) -> dict[str, Any]:
+def reward(seeds: int, split: str, quick: bool, pieces: Pieces) -> dict[str, Any]:
     n_prompts, n_samples, limit, rounds, members = (30, 3, 20, 2, 2) if quick else (160, 8, 400, ROUNDS, MEMBERS)
-    by_seed = []
+    by_seed: list[dict[str, Any]] = []
     for seed in range(seeds):
-        world, test = judged(seed, n_prompts, n_samples), test_set(seed, split, limit, 4)
-        by_seed.append(curves(world, test, seed, RULES if not quick else RULES[:2], rounds, members))
+        world = judged(seed, n_prompts, n_samples)
+        test = test_set(seed, split, limit, 4)
+        by_seed.append({})
+        for rule in RULES[:2] if quick else RULES:
+            make = partial(curve, world, test, seed, rule, rounds, members)
+            by_seed[-1][rule] = make() if quick else pieces.get(f"reward-{split}-{seed}-{rule}", make)
     return {measure: table(by_seed, measure) for measure in MEASURES}
 
 
@@ -121,18 +121,20 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one seed of little of everything: does it run at all?")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--split", choices=("dev", "heldout"), default="heldout")
+    parser.add_argument("--minutes", type=float, help="stop after that; what is done is kept under build/")
     parser.add_argument("--simulated", action="store_true", help="tournaments: drawn ones instead of recorded ones")
     parser.add_argument("--data", type=Path, default=None, help="folder with vicuna_pairwise_gpt4.jsonl.gz")
     args = parser.parse_args()
     quiet()
+    pieces = Pieces(args.minutes)
     seeds = 1 if args.quick else args.seeds
     found: dict[str, Any] = {"split": args.split, "seeds": seeds}
     if args.part in ("reward", "all"):
-        found["reward"] = reward(seeds, args.split, args.quick)
+        found["reward"] = reward(seeds, args.split, args.quick, pieces)
     if args.part in ("tournaments", "all"):
         found["tournaments"] = tournaments(args.data, seeds, args.quick, args.simulated)
     if args.part in ("policies", "all"):
-        found["policies"] = policies(seeds, args.split, args.quick)
+        found["policies"] = policies(seeds, args.split, args.quick, pieces)
     print(json.dumps(found))
 
 

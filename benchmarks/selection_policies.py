@@ -12,16 +12,18 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from reward_world import ROOT
-from selection_world import PIPELINE, WEIGHTS, Judged, interval, judged, policy_quality
+from selection_world import PIPELINE, WEIGHTS, Judged, Pieces, interval, judged, policy_quality
 
 from rlaif.config import DPOSection, PairSection, SFTSection, load
 from rlaif.metrics import Floats
+from rlaif.paths import shipped
 from rlaif.records import Judgment, Preference, Prompt, Response
 from rlaif.stages.pair import pair
 from rlaif.stages.pairing.standards import Standards
@@ -29,6 +31,7 @@ from rlaif.store import RunFolder
 
 POLICY = "shipped:data/tiny/policy"
 EPOCHS = 6
+Get = Callable[[str, Callable[[], dict[str, Floats]]], Mapping[str, Floats]]
 WAYS: dict[str, dict[str, Any]] = {
     "best and worst": {},
     "rejected near μ − 2σ": {"rejected": "near"},
@@ -85,35 +88,41 @@ def trained(rows: Sequence[Mapping[str, Any]], out: Path, seed: int, *, sft: boo
     return out
 
 
-def one_seed(
-    seed: int, split: str, n_prompts: int, n_samples: int, limit: int, ways: Sequence[str]
-) -> dict[str, Floats]:
+def one_seed(seed: int, split: str, sizes: tuple[int, int, int], ways: Sequence[str], get: Get) -> dict[str, Floats]:
     """Way → (prompts,) oracle quality; "start" is the policy before."""
-    from rlaif.paths import shipped
-
+    n_prompts, n_samples, limit = sizes
     world = judged(seed, n_prompts, n_samples)
     by_way = {way: selected(world, WAYS[way]) for way in ways}
     n = min(map(len, by_way.values()))
-    found = {"start": policy_quality(shipped("data/tiny/policy"), seed, split, limit, 2)}
-    with tempfile.TemporaryDirectory() as temporary:
-        for number, way in enumerate([*ways, SFT]):
-            started = time.monotonic()
-            preferences = by_way.get(way, by_way[ways[0]])
-            rows = rows_of(world, random.Random(f"ways/{seed}").sample(preferences, n))
-            model = trained(rows, Path(temporary) / f"model-{number}", seed, sft=way == SFT)
-            found[way] = policy_quality(model, seed, split, limit, 2)
-            print(
-                f"seed {seed}  {way:32} {n} of {len(preferences)} preferences: quality {found[way].mean():.3f} "
-                f"({time.monotonic() - started:.0f} s)",
-                flush=True,
-            )
+
+    def before() -> dict[str, Floats]:
+        return {"quality": policy_quality(shipped("data/tiny/policy"), seed, split, limit, 2)}
+
+    def after(way: str) -> dict[str, Floats]:
+        started = time.monotonic()
+        preferences = by_way.get(way, by_way[ways[0]])
+        rows = rows_of(world, random.Random(f"ways/{seed}").sample(preferences, n))
+        with tempfile.TemporaryDirectory() as temporary:
+            model = trained(rows, Path(temporary) / "model", seed, sft=way == SFT)
+            found = policy_quality(model, seed, split, limit, 2)
+        print(
+            f"seed {seed}  {way:32} {n} of {len(preferences)} preferences: quality {found.mean():.3f} "
+            f"({time.monotonic() - started:.0f} s)",
+            flush=True,
+        )
+        return {"quality": found}
+
+    found = {"start": get(f"policies-{split}-{seed}-start", before)["quality"]}
+    for number, way in enumerate([*ways, SFT]):
+        found[way] = get(f"policies-{split}-{seed}-{number}", partial(after, way))["quality"]
     return found
 
 
-def policies(seeds: int, split: str, quick: bool) -> dict[str, Any]:
-    n_prompts, n_samples, limit = (30, 3, 16) if quick else (160, 8, 400)
+def policies(seeds: int, split: str, quick: bool, pieces: Pieces) -> dict[str, Any]:
+    sizes = (30, 3, 16) if quick else (160, 8, 400)
     ways = list(WAYS)[:2] if quick else list(WAYS)
-    by_seed = [one_seed(seed, split, n_prompts, n_samples, limit, ways) for seed in range(seeds)]
+    get: Get = (lambda _, make: make()) if quick else pieces.get
+    by_seed = [one_seed(seed, split, sizes, ways, get) for seed in range(seeds)]
     found: dict[str, Any] = {}
     print(f"\n{'way':34}{'quality':>9}   over the first, 95 % over prompts   by seed")
     for way in by_seed[0]:

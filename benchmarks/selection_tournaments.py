@@ -4,8 +4,8 @@ No text is trained on. What is known of a prompt's responses is a Bradley–Terr
 posterior (the Laplace approximation that `rlaif.metrics.ranking` gives) is what an ensemble is elsewhere: 32 draws of
 all strengths are the opinions. A step asks for as many comparisons as there are prompts; which ones `order_pairs`
 says, over all pairs of all prompts that were not asked yet. Each pair is shown in one order: who was shown first less
-often goes first. After that `pair` makes the labels with `select: bradley_terry`. `both ends`: every second step looks
-for the worst instead of the best, by the same rule on the negated strengths.
+often goes first. After that `pair` makes the labels with `select: bradley_terry`. `both ends`: every second step
+looks for the worst instead of the best, by the same rule on the negated strengths.
 
 gap kept    as in tournament_replay.py: score(chosen) − score(rejected) over all prompts, of the largest possible
 best kept   (score of the strongest − mean score) over (highest − mean score), means over prompts
@@ -107,18 +107,15 @@ def play(data: Sequence[replay.Recorded], name: str, seed: int, calls: Sequence[
     n = len(tables[0].ids)
     pairs = [(k * n + i, k * n + j) for k in range(len(tables)) for i, j in itertools.combinations(range(n), 2)]
     prompts = np.repeat(np.arange(len(tables)), n)
-    asked: set[int] = set()
     found = {}
     for step in range(1, max(calls) + 1):
         rewards = None if rule == "random" else np.concatenate([table.draws(rng) for table in tables], axis=1)
         if both and step % 2 == 0:
             rewards = -rewards
         order = order_pairs(rule, pairs, prompts, rewards, rng)  # type: ignore[arg-type]
-        new = [int(at) for at in order if int(at) not in asked][: len(tables)]
-        for at in new:
-            i, j = pairs[at]
+        for i, j in [pairs[at] for at in order[: len(tables)]]:
             tables[i // n].ask(i % n, j % n, rng)
-        asked.update(new)
+            pairs.remove((i, j))
         if step in calls:
             found[step] = measures(tables)
     return found

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,6 +163,25 @@ def oracle_of(prompt: Any, text: str) -> float:
     found = find(prompt[-1]["content"])
     assert found is not None
     return quality(found, text)
+
+
+class Pieces:
+    """Results of the parts of a long run, kept under build/: stopped after some minutes, the same command goes on."""
+
+    def __init__(self, minutes: float | None) -> None:
+        self._until = None if minutes is None else time.monotonic() + 60 * minutes
+
+    def get(self, name: str, make: Callable[[], Mapping[str, Floats]]) -> dict[str, Floats]:
+        """What `make` gave for this name, now or before."""
+        path = BUILD / "pieces" / f"{name}.npz"
+        if not path.exists():
+            if self._until is not None and time.monotonic() > self._until:
+                sys.exit(f"stopped before {name}; the same command goes on from there")
+            found = make()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(path, **found)
+        with np.load(path) as kept:
+            return {key: kept[key] for key in kept.files}
 
 
 def interval(values: Sequence[Floats], seed: int = 0, n: int = 2000) -> dict[str, float]:

@@ -1,8 +1,8 @@
 """Which pairs to ask a judge about next, given several opinions of how good each response is (an ensemble).
 
 Pure functions: arrays in, indices out. N responses of some prompts, M opinions (the members of a reward ensemble, or
-draws from a posterior), P candidate pairs. Each rule puts all P in an order, so that the first K + 1 begin with the
-first K: whoever asks for more keeps what is there.
+draws from a posterior), P candidate pairs: those that were not asked about yet. Each rule puts all P in an order, so
+that the first K + 1 begin with the first K.
 
 The order goes round by round: the first round has one pair of every prompt, the second another one, and so on. A
 batch is then about as many prompts as it can be, instead of all pairs of those few that look hardest.

@@ -33,8 +33,8 @@ def choose(context: Context, section: ChooseSection, tasks: Sequence[Task]) -> t
     missing = section.count(len(by_key)) - len(known)
     if missing > 0:
         batch = 1 + max((row.batch for row in lineups), default=-1)
-        ordered = _ordered(context, section, [found[0] for found in by_key.values()])
-        for key in [key for key in ordered if key not in known][:missing]:
+        left = [found[0] for key, found in by_key.items() if key not in known]
+        for key in _ordered(context, section, left)[:missing]:
             known[key] = Lineup(prompt_id=key[0], response_ids=list(key[1:]), by=section.by, batch=batch)
             lineups.append(known[key])
     context.folder.write(TABLE, lineups)
@@ -52,7 +52,7 @@ def _key(prompt_id: str, response_ids: Sequence[str]) -> Key:
 
 
 def _ordered(context: Context, section: ChooseSection, tasks: Sequence[Task]) -> list[Key]:
-    """All pairs, those to ask first in front; the same for the same seed and ensemble."""
+    """These pairs, those to ask first in front; the same for the same seed and ensemble."""
     import numpy as np
 
     from rlaif.metrics.choosing import order_pairs

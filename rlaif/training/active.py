@@ -99,8 +99,8 @@ def learn(
         rewards = None
         if rounds and by != "random":
             rewards = candidate_rewards(rounds[-1].model, candidates)
-        ordered = _ordered(by if rounds else "random", pairs, candidates, rewards, rng, bonus)
-        new = [pair for pair in ordered if pair not in asked][:batch]
+        left = [pair for pair in pairs if pair not in asked]
+        new = _ordered(by if rounds else "random", left, candidates, rewards, rng, bonus)[:batch]
         asked.update(zip(new, label(new), strict=True))
         rows = _rows(candidates, asked, soft=section.soft_labels)
         if not rows:

@@ -90,15 +90,15 @@ def test_more_pairs_keep_those_that_are_there(tmp_path: Path) -> None:
     assert run(tmp_path, {"n_pairs": 20})["requests"]["sent"] == 0, "and nothing is paid for twice"
 
 
-def test_a_fixed_ensemble_chooses_the_same_in_one_go_and_in_two(tmp_path: Path, opinions: list[int]) -> None:
+def test_a_fixed_ensemble_keeps_its_own_choice_in_front(tmp_path: Path, opinions: list[int]) -> None:
     by = {"by": "uncertainty", "reward": str(tmp_path / "ensemble")}
-    for name in ("once", "twice"):
-        (tmp_path / name).mkdir()
-    run(tmp_path / "once", {**by, "n_pairs": 15})
-    run(tmp_path / "twice", {**by, "n_pairs": 4})
-    run(tmp_path / "twice", {**by, "n_pairs": 15})
-    assert judged(tmp_path / "once") == judged(tmp_path / "twice")
-    assert opinions == [PROMPTS * RESPONSES] * 3
+    run(tmp_path, {**by, "n_pairs": 2})
+    first = judged(tmp_path)
+    run(tmp_path, {**by, "n_pairs": 6})
+    assert {prompt for prompt, *_ in first} == {"p3", "p5"}
+    assert first < judged(tmp_path)
+    assert len([key for key in judged(tmp_path) - first if key[0] in ("p3", "p5")]) == 2, "a round begins anew"
+    assert opinions == [PROMPTS * RESPONSES, PROMPTS * RESPONSES]
 
 
 def test_what_was_judged_at_random_stays_and_the_ensemble_adds(tmp_path: Path, opinions: list[int]) -> None:

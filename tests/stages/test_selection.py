@@ -261,3 +261,20 @@ def test_ends_are_those_of_a_brute_force_search() -> None:
         ]
         assert abs(scores[rejected] - target) <= min(abs(scores[x] - target) for x in others) + 1e-9
         assert rejected in others
+
+
+def test_a_sampler_notes_the_likelihood_only_when_asked() -> None:
+    """log π(y|x) is the sum over tokens; another request key is paid only by those who want it."""
+    from rlaif.config import Sampler
+    from rlaif.records import Prompt, Reply, TokenLogprob
+    from rlaif.stages.generate import candidates_job, sampling_request
+
+    prompt = Prompt(id="q", messages=[{"role": "user", "content": "?"}])
+    plain, noting = Sampler(engine="policy", n=1), Sampler(engine="policy", n=1, logprobs=True)
+    assert [sampling_request(prompt, sampler, 0, 0).top_logprobs for sampler in (plain, noting)] == [0, 1]
+    for logprobs, meta in ((None, {}), ([TokenLogprob("a", -0.5), TokenLogprob("b", -1.25)], {"logprob": -1.75})):
+        job = candidates_job(prompt, [noting])
+        next(job)
+        with pytest.raises(StopIteration) as done:
+            job.send([Reply(text="ab", logprobs=logprobs)])
+        assert done.value.value.responses[0].meta == meta
