@@ -107,7 +107,7 @@ def reward(seeds: int, split: str, quick: bool, pieces: Pieces) -> dict[str, Any
     by_seed: list[dict[str, Any]] = []
     for seed in range(seeds):
         world = judged(seed, n_prompts, n_samples)
-        test = test_set(seed, split, limit, 4)
+        test = TestSet(**pieces.get(f"test-{split}-{limit}-{seed}", partial(test_set, seed, split, limit, 4)))
         by_seed.append({})
         for rule in RULES[:2] if quick else RULES:
             make = partial(curve, world, test, seed, rule, rounds, members)

@@ -87,8 +87,8 @@ def judged(seed: int, n_prompts: int, n_samples: int) -> Judged:
 class TestSet:
     """The shipped policy's samples on prompts that were never trained on, with the oracle's quality of each."""
 
-    prompts: list[str]  # one for each response
-    texts: list[str]
+    prompts: Sequence[str]  # one for each response
+    texts: Sequence[str]
     quality: Floats  # (N,)
     group: Floats  # (N,) number of the prompt
 
@@ -108,7 +108,8 @@ class TestSet:
         return {"accuracy": np.array(accuracy), "best_of_n": np.array(best)}
 
 
-def test_set(seed: int, split: str, limit: int, n_samples: int) -> TestSet:
+def test_set(seed: int, split: str, limit: int, n_samples: int) -> dict[str, Any]:
+    """What a TestSet holds, as arrays."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from rlaif.paths import shipped
@@ -129,20 +130,20 @@ def test_set(seed: int, split: str, limit: int, n_samples: int) -> TestSet:
     ]
     counts = np.bincount([number for number, _, _ in rows])
     rows = [row for row in rows if counts[row[0]] > 1]
-    return TestSet(
-        [prompt.text for _, prompt, _ in rows],
-        [text for _, _, text in rows],
-        np.array([quality(prompt, text) for _, prompt, text in rows]),
-        np.array([number for number, _, _ in rows]),
-    )
+    return {
+        "prompts": np.array([prompt.text for _, prompt, _ in rows]),
+        "texts": np.array([text for _, _, text in rows]),
+        "quality": np.array([quality(prompt, text) for _, prompt, text in rows]),
+        "group": np.array([number for number, _, _ in rows]),
+    }
 
 
 def scored(model: Path, test: TestSet) -> dict[str, Floats]:
     from rlaif.training.scoring import load_reward
 
     scorer = load_reward(model, normalise=False, device="cpu", batch_size=64)
-    prompts = [[{"role": "user", "content": prompt}] for prompt in test.prompts]
-    return test.worth(scorer.score(prompts, test.texts).reward)
+    prompts = [[{"role": "user", "content": str(prompt)}] for prompt in test.prompts]
+    return test.worth(scorer.score(prompts, [str(text) for text in test.texts]).reward)
 
 
 def policy_quality(folder: str | Path, seed: int, split: str, limit: int, n_samples: int) -> Floats:

@@ -61,11 +61,10 @@ def order_pairs(
         return _rounds(_drawn(at, group, r, rng), rng.random(len(at)), rng)
     unsure = disagreement(r, at)
     value = unsure if rule == "uncertainty" else _bounds(r, of, bonus)[at].sum(axis=1)
-    shuffled = rng.permutation(len(at))
+    ranked = np.lexsort((rng.random(len(at)), -value.round(12), group))
     place = np.empty(len(at), dtype=np.int64)
-    for number in np.unique(group):
-        mine = shuffled[group[shuffled] == number]
-        place[mine[np.argsort(-value[mine].round(12), kind="stable")]] = np.arange(len(mine))
+    for mine in _by_group(group, ranked):
+        place[mine] = np.arange(len(mine))
     return _rounds(place, -unsure.round(12), rng)
 
 
@@ -90,8 +89,8 @@ def _bounds(r: Floats, of: Ints, bonus: float) -> Floats:
 def _drawn(at: Ints, group: Ints, r: Floats, rng: np.random.Generator) -> Ints:
     """(P,) in which of its prompt's rounds a pair is named. A response without an open pair cannot be named."""
     place = np.empty(len(at), dtype=np.int64)
-    for number in np.unique(group):
-        left = {(int(i), int(j)): int(p) for p in np.flatnonzero(group == number) for i, j in [sorted(at[p])]}
+    for mine in _by_group(group, np.argsort(group, kind="stable")):
+        left = {(min(pair), max(pair)): p for p, pair in zip(mine.tolist(), at[mine].tolist(), strict=True)}
         for turn in range(len(left)):
             first, second = rng.integers(len(r), size=2)
             one = _best(r[first], {i for pair in left for i in pair}, rng)
@@ -100,10 +99,18 @@ def _drawn(at: Ints, group: Ints, r: Floats, rng: np.random.Generator) -> Ints:
     return place
 
 
+def _by_group(group: Ints, ranked: Ints) -> list[Ints]:
+    """`ranked`, sorted by group, cut into the groups."""
+    if not len(ranked):
+        return []
+    return np.split(ranked, np.flatnonzero(np.diff(group[ranked])) + 1)
+
+
 def _best(rewards: Floats, among: set[int], rng: np.random.Generator) -> int:
-    found = np.array(sorted(among))
-    top = rewards[found].max()
-    return int(rng.choice(found[rewards[found] >= top]))
+    values = {i: rewards[i] for i in sorted(among)}
+    top = max(values.values())
+    best = [i for i, value in values.items() if value >= top]
+    return best[0] if len(best) == 1 else best[rng.integers(len(best))]
 
 
 def _rounds(place: Ints, priority: Floats, rng: np.random.Generator) -> Ints:
