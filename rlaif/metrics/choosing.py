@@ -36,7 +36,7 @@ def order_pairs(
     pairs: (P, 2) numbers of responses, two of one prompt. prompts: (N,) number of each response's prompt. rewards:
     (M, N) log-odds, each row up to a constant for each prompt: P_m(i ≻ j) = σ(r_mi − r_mj); not needed by `random`.
 
-    random       every order of the pairs is as likely as any other, without rounds
+    random       by chance within each prompt, and between prompts within each round
     uncertainty  where the members disagree: the standard deviation of P_m(i ≻ j) over the members, highest first
                  (infomax in Dwaracherla et al. 2024, 2402.00396)
     thompson     a member drawn at random names its best response, a second draw its best of those that are left;
@@ -49,23 +49,19 @@ def order_pairs(
     members, an unknown rule.
     """
     at, of = _checked(pairs, prompts)
-    if rule == "random":
-        return rng.permutation(len(at)).astype(np.int64)
+    group = of[at[:, 0]]
     if rule not in RULES:
         raise ValueError(f"no rule {rule!r}; there are: {', '.join(RULES)}")
+    if rule == "random":
+        return _rounds(_places(rng.random(len(at)), group), rng.random(len(at)), rng)
     r = np.asarray(rewards, dtype=np.float64)
     if r.ndim != 2 or r.shape[1] != len(of) or len(r) < 2:
         raise ValueError(f"rewards: (M, N) with M ≥ 2 opinions on N = {len(of)} responses, got {r.shape}")
-    group = of[at[:, 0]]
     if rule == "thompson":
         return _rounds(_drawn(at, group, r, rng), rng.random(len(at)), rng)
     unsure = disagreement(r, at)
     value = unsure if rule == "uncertainty" else _bounds(r, of, bonus)[at].sum(axis=1)
-    ranked = np.lexsort((rng.random(len(at)), -value.round(12), group))
-    place = np.empty(len(at), dtype=np.int64)
-    for mine in _by_group(group, ranked):
-        place[mine] = np.arange(len(mine))
-    return _rounds(place, -unsure.round(12), rng)
+    return _rounds(_places(-value.round(12), group, rng.random(len(at))), -unsure.round(12), rng)
 
 
 def disagreement(rewards: ArrayLike, pairs: ArrayLike) -> Floats:
@@ -96,6 +92,15 @@ def _drawn(at: Ints, group: Ints, r: Floats, rng: np.random.Generator) -> Ints:
             one = _best(r[first], {i for pair in left for i in pair}, rng)
             other = _best(r[second], {i for pair in left if one in pair for i in pair} - {one}, rng)
             place[left.pop((min(one, other), max(one, other)))] = turn
+    return place
+
+
+def _places(value: Floats, group: Ints, chance: Floats | None = None) -> Ints:
+    """(P,) in which of its prompt's rounds a pair is: the lowest value first, equals by `chance`."""
+    ranked = np.lexsort((value if chance is None else chance, value, group))
+    place = np.empty(len(value), dtype=np.int64)
+    for mine in _by_group(group, ranked):
+        place[mine] = np.arange(len(mine))
     return place
 
 

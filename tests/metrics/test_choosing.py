@@ -37,7 +37,7 @@ def test_every_pair_comes_once_and_the_same_seed_gives_the_same_order(rule):
         assert found != ordered(rule, pairs, prompts, rewards, seed=1)
 
 
-@pytest.mark.parametrize("rule", RULES[1:])
+@pytest.mark.parametrize("rule", RULES)
 def test_a_round_has_one_pair_of_every_prompt(rule):
     pairs, prompts, rewards = table()
     of = [int(prompts[i]) for i, _ in pairs]
