@@ -38,11 +38,17 @@ def _generate(context: Context) -> None:
 
 def _judge(context: Context) -> None:
     from rlaif.judges import build
+    from rlaif.stages.choosing import find_ensemble
 
     section = context.config.judge
     if section is None:
         raise ConfigError("judge: this config has no such section")
-    build(section, context.engine)
+    judge = build(section, context.engine)
+    if section.choose is not None and judge.arity != 2:
+        raise ConfigError(f"judge.choose: chooses pairs, and judge: {section.judge} does not look at pairs")
+    full = (context.folder.path / "lineups.jsonl").exists()  # then it may be that nothing is to be chosen
+    if section.choose is not None and section.choose.ensemble is not None and not full:
+        find_ensemble(section.choose.ensemble, context.folder.path)
 
 
 def _revise(context: Context) -> None:
@@ -69,7 +75,7 @@ def _pair(context: Context) -> None:
 
     section = context.config.pair
     if section is not None:
-        selector(section.select)
+        selector(section)
         if section.panel_gold is not None:
             load_gold(section.panel_gold)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from rlaif.checks import check
-from rlaif.config import Pipeline, Price
+from rlaif.config import ChooseSection, Pipeline, Price
 from rlaif.config.training import TRAINERS, OnlineSection, TrainerSection
 from rlaif.engines.base import IN_PROCESS
 from rlaif.judges import build
@@ -102,11 +102,13 @@ def _labelling(context: Context, wanted: list[str]) -> tuple[list[str], dict[str
         lines += ["", "one request to the reviser:", *_shown(messages)]
     if config.judge and "judge" in wanted:
         judge = build(config.judge, context.engine)
-        by_role, messages = _judge_loads(context, judge, groups, config.judge.pairs)
+        by_role, messages = _judge_loads(context, judge, groups, config.judge.pairs, config.judge.choose)
         several = len(by_role) > 1
         loads |= {f"judge: {role}" if several else "judge": load for role, load in by_role.items()}
         outlook: list[str] = getattr(judge, "outlook", list)()
         lines += ["", "one request to the judge:", *_shown(messages), *(f"judge: {line}" for line in outlook)]
+        if config.judge.choose:
+            lines.append(f"judge: only some pairs, chosen by {config.judge.choose.by}")
     if config.calibrate and "calibrate" in wanted:
         loads |= _calibrate_loads(context)
     if config.audit and config.audit.injection and "audit" in wanted:
@@ -169,6 +171,7 @@ def _judge_loads(
     judge: Judge | RevisionChain,  # its arity is 1
     groups: list[tuple[Prompt, list[Response]]],
     pairs: Pairs = "all",
+    choose: ChooseSection | None = None,
 ) -> tuple[dict[str, _Load], list[Message]]:
     """The load of judging by role, at most, from what the first prompts may ask, and the first request's messages.
 
@@ -183,6 +186,7 @@ def _judge_loads(
         some.append(group)
         n_sampled += n_lineups
     n_tasks = sum(count_lineups(prompt, len(responses), judge.arity, pairs) for prompt, responses in groups)
+    n_tasks = choose.count(n_tasks) if choose else n_tasks
     scale = n_tasks / n_sampled if n_sampled else 0
     found: dict[str, dict[str, Request]] = {}
     for task in tasks(some, judge.arity, pairs, context.config.seed, []):

@@ -133,6 +133,15 @@ class Judgment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
+class Lineup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Two responses that were chosen to be judged. `by`: the rule that chose; `batch`: in which run, from 0."""
+
+    prompt_id: str
+    response_ids: list[str]
+    by: str
+    batch: int = 0
+
+
 class Revision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One round of critique and revision of a response.
 

@@ -249,7 +249,10 @@ class Reasks:
 
 # what the stages write over
 REPLACED = (
-    *(f"{name}.jsonl" for name in ("prompts", "responses", "revisions", "judgments", "preferences", "dropped")),
+    *(
+        f"{name}.jsonl"
+        for name in ("prompts", "responses", "revisions", "lineups", "judgments", "preferences", "dropped")
+    ),
     *(dataset_folder(kind) for kind in KINDS),
     *("calibration", "audit.json", "audit", "models", "live", "evaluation", "report.html", "report.json"),
     *(ROUNDS, f"{ROUNDS}.json"),

@@ -13,13 +13,23 @@ from msgspec import inspect
 import rlaif.io.prompts
 from rlaif import pipeline
 from rlaif.config import Pipeline, validate
-from rlaif.records import SCHEMA_VERSION, STATUSES, Dropped, Judgment, Preference, Prompt, Response, Revision
+from rlaif.records import (
+    SCHEMA_VERSION,
+    STATUSES,
+    Dropped,
+    Judgment,
+    Lineup,
+    Preference,
+    Prompt,
+    Response,
+    Revision,
+)
 from rlaif.stages.kinds import KINDS
 from rlaif.store import Entry
 
 ROOT = Path(__file__).parent.parent
 DOC = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
-RECORDS = [Prompt, Response, Revision, Judgment, Preference, Dropped]
+RECORDS = [Prompt, Response, Revision, Lineup, Judgment, Preference, Dropped]
 
 
 def table(heading: str) -> list[list[str]]:
@@ -122,7 +132,7 @@ def run(tmp_path_factory) -> Path:
         },
         "generate": {"samplers": [{"engine": "writer", "n": 2}]},
         "revise": {"engine": "writer", "rubric": "helpfulness"},
-        "judge": {"rubric": "helpfulness", "orders": "random"},
+        "judge": {"rubric": "helpfulness", "orders": "random", "choose": {"share": 1.0}},
         "pair": {},
         "audit": {"slices": ["domain"]},
         "export": {"test_fraction": 0.0},

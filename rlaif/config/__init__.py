@@ -10,7 +10,7 @@ from rlaif.config.calibration import CalibrateSection
 from rlaif.config.data import Budget, EngineSpec, ExportSection, GenerateSection, Price, Sampler
 from rlaif.config.evaluation import EvaluateSection, ReportSection
 from rlaif.config.guarding import GuardSection, Limit
-from rlaif.config.judging import JudgeSection, PairSection, ReviseSection
+from rlaif.config.judging import ChooseSection, JudgeSection, PairSection, ReviseSection
 from rlaif.config.pipeline import Pipeline, load
 from rlaif.config.rounds import RoundsSection
 from rlaif.config.training import (
@@ -29,6 +29,7 @@ __all__ = [
     "AuditSection",
     "Budget",
     "CalibrateSection",
+    "ChooseSection",
     "DPOSection",
     "EngineSpec",
     "EvaluateSection",

@@ -48,6 +48,8 @@ class Sampler(Section):
     max_tokens: int = Field(default=512, ge=1)
     stop: list[str] = []
     system: str | None = None  # system prompt put before the conversation
+    # whether log π(y|x), summed over the tokens as the engine reports them, is noted in each response's meta
+    logprobs: bool = False
     extra: dict[str, Any] = {}  # passed to the engine with every request
 
     @model_validator(mode="after")

@@ -2,12 +2,43 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
 from rlaif.config.base import Section, telling_fault
 from rlaif.config.parsing import ParseSection
+
+
+class ChooseSection(Section):
+    """Which of all pairs of all prompts are judged, where not all are to be paid for. Exactly one of `n_pairs` and
+    `share`."""
+
+    # uncertainty: where the members of a reward ensemble disagree; thompson: two draws of a member each name their
+    # best; upper_bound: the highest mean + bonus·sd; random needs no ensemble
+    by: Literal["random", "uncertainty", "thompson", "upper_bound"] = "random"
+    n_pairs: int | None = Field(default=None, ge=1)  # in all, those chosen in earlier runs included
+    share: float | None = Field(default=None, gt=0, le=1)  # likewise, of the pairs that `judge.pairs` allows
+    reward: str | None = None  # a reward ensemble: its folder, or run:reward
+    bonus: float = Field(default=1.0, ge=0)  # standard deviations over the members, for upper_bound
+
+    def count(self, n: int) -> int:
+        """How many of `n` pairs are judged."""
+        return min(n, self.n_pairs) if self.n_pairs is not None else ceil((self.share or 1.0) * n - 1e-9)
+
+    @property
+    def ensemble(self) -> str | None:
+        """The reward ensemble that is asked; None where chance chooses."""
+        return None if self.by == "random" else self.reward
+
+    @model_validator(mode="after")
+    def _says_enough(self) -> ChooseSection:
+        if (self.n_pairs is None) == (self.share is None):
+            raise ValueError("choose: set one of n_pairs and share")
+        if self.by != "random" and self.reward is None:
+            raise ValueError(f"reward: {self.by} needs a reward ensemble: a folder, or run:reward")
+        return self
 
 
 class JudgeSection(Section):
@@ -23,6 +54,7 @@ class JudgeSection(Section):
     orders: Literal["both", "random", "given"] = "both"
     # which of a prompt's responses meet: all, i with i+1 around a ring, or those that a recording lists (else all)
     pairs: Literal["all", "adjacent", "listed"] = "all"
+    choose: ChooseSection | None = None  # of these pairs, judge only some; default: all of them
     # where the verdict comes from. rationale: the judge reasons in a first reply, and the log-probs are read after it
     read: Literal["auto", "logprobs", "text", "rationale"] = "auto"
     ties: bool = False  # whether the judge may answer with a tie, the label C; without it, it must choose
@@ -76,7 +108,9 @@ class JudgeSection(Section):
     def member(self, name: str) -> JudgeSection:
         """A member's whole section: this one's keys where it says nothing else, a pairwise judge by default."""
         own = self.members[name]
-        inherited = self.model_dump(exclude_unset=True, exclude={"members", "options", "judge"})
+        if "choose" in own:
+            raise ValueError(f"members.{name}.choose: the pairs are chosen once, for all members")
+        inherited = self.model_dump(exclude_unset=True, exclude={"members", "options", "judge", "choose"})
         for standard, other in (("rubric", "constitution"), ("constitution", "rubric")):
             if own.get(standard):
                 inherited.pop(other, None)
@@ -128,8 +162,26 @@ class ReviseSection(Section):
 
 
 class PairSection(Section):
-    select: str = "best_vs_worst"  # or all_pairs, or an import path
+    # how a prompt's responses are ranked, two of which become a pair: by mean P(win), or by bradley_terry (for
+    # incomplete comparisons); or all_pairs; or an import path
+    select: str = "best_vs_worst"
+    # who of the ranked is chosen: the best, or the shortest of those within `within` of the best
+    chosen: Literal["best", "shortest_among_best"] = "best"
+    # who is rejected: the worst, the longest of those within `within` of the worst, or the one whose score is
+    # nearest to the prompt's mean − `rejected_sds` standard deviations
+    rejected: Literal["worst", "longest_among_worst", "near"] = "worst"
+    within: float = Field(default=0.1, ge=0, lt=1)  # as a share of the range of a prompt's scores
+    rejected_sds: float = 2.0
+    # how many times as long (in characters) the longer of a pair may be. require: a pair beyond is dropped; prefer:
+    # it is kept where the chosen one has no match
+    max_length_ratio: float | None = Field(default=None, ge=1)
+    length_matched: Literal["require", "prefer"] = "require"
     min_margin: float = Field(default=0.0, ge=0, le=0.5)  # |p − ½| below this is dropped
+    max_margin: float = Field(default=0.5, ge=0, le=0.5)  # |p − ½| above this is dropped
+    # West-of-N's filters: of all pairs that are left, those are kept whose p reaches this quantile of all p, and of
+    # which both responses reach this quantile of log-likelihood (generate.samplers.logprobs notes it)
+    min_confidence_quantile: float = Field(default=0.0, ge=0, lt=1)
+    min_likelihood_quantile: float = Field(default=0.0, ge=0, lt=1)
     principle_weights: dict[str, float] = {}  # principle or criterion → weight, before the standard's own
     # what the shown orders of a pair give together: the mean of their probabilities; their common verdict, else a
     # tie; verdicts for one less verdicts for the other; or nothing where their verdicts differ
@@ -143,6 +195,28 @@ class PairSection(Section):
     # calibration.json; and which of its judges labelled (default: its only one). Thresholds apply to what it gives
     calibration: str | None = None
     calibration_judge: str | None = None
+
+    @property
+    def as_ranked(self) -> bool:
+        """Whether simply the first and the last of the ranking are wanted."""
+        return self.chosen == "best" and self.rejected == "worst"
+
+    @property
+    def needs_lengths(self) -> bool:
+        by_length = self.chosen == "shortest_among_best" or self.rejected == "longest_among_worst"
+        return by_length or self.max_length_ratio is not None
+
+    @model_validator(mode="after")
+    def _rules_meet(self) -> PairSection:
+        if self.min_margin > self.max_margin:
+            raise ValueError(
+                f"min_margin: {self.min_margin:g} is above max_margin, {self.max_margin:g}: nothing is kept"
+            )
+        one_pair = self.select in ("best_vs_worst", "bradley_terry")
+        for name in ("chosen", "rejected", "length_matched"):
+            if not one_pair and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name}: only where select is best_vs_worst or bradley_terry, not {self.select}")
+        return self
 
     @model_validator(mode="after")
     def _weights_need_gold(self) -> PairSection:

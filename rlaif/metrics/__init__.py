@@ -7,6 +7,7 @@ probabilities  Brier score, calibration error, reliability
 maps           a judge's P(a better) → one that holds among people
 corrected      rates corrected by a judge's sensitivity and specificity
 ranking        strengths from comparisons: Bradley–Terry with ties, Elo, Borda
+choosing       which pairs to ask a judge about next
 selective      when a judge may be believed: thresholds with a promise, for cascades
 regression     logistic regression with intervals that allow for clusters
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from math import fsum
 from typing import Any, NamedTuple
 
 from rlaif.config import Sampler
@@ -82,6 +83,7 @@ def sampling_request(prompt: Prompt, sampler: Sampler, sample: int, seed: int) -
         temperature=sampler.temperature,
         top_p=sampler.top_p,
         stop=sampler.stop,
+        top_logprobs=int(sampler.logprobs),
         sample=sample,
         seed=seed if sampler.temperature > 0 else 0,
         extra=sampler.extra,
@@ -111,4 +113,5 @@ def response_of(response_id: str, prompt: Prompt, source: str, sample: int, repl
         finish_reason=reply.finish_reason,
         thinking=reply.thinking,
         reply_key=reply.key,
+        meta={} if reply.logprobs is None else {"logprob": fsum(token.logprob for token in reply.logprobs)},
     )

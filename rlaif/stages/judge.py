@@ -13,6 +13,7 @@ from rlaif.judges import build
 from rlaif.judges.base import Task
 from rlaif.records import Dropped, Judgment, Prompt, Response
 from rlaif.stages.base import Context, count_reasons
+from rlaif.stages.choosing import choose
 
 Pairs = Literal["all", "adjacent", "listed"]
 LISTED = "lineups"  # in a prompt's meta: which pairs were recorded, as lists of response ids
@@ -27,6 +28,10 @@ def run(context: Context) -> dict[str, Any]:
     responses = list(context.folder.read("responses", Response))
     groups = grouped(context.folder.read("prompts", Prompt), responses)
     todo = list(tasks(groups, judge.arity, section.pairs, seed, dropped))
+    n_candidates = len(todo)
+    chosen: dict[str, int] = {}
+    if section.choose is not None:
+        todo, chosen = choose(context, section.choose, todo)
     statuses: Counter[str] = Counter()
     n_superseded: Counter[bool] = Counter()
 
@@ -53,6 +58,7 @@ def run(context: Context) -> dict[str, Any]:
     context.folder.drop("judge", dropped)
     return {
         "comparisons": len(todo),
+        **({"not_chosen": n_candidates - len(todo), "chosen": chosen} if section.choose else {}),
         "judgments": n_judgments,
         "statuses": dict(sorted(statuses.items())),
         **({"superseded": n_superseded[True]} if n_superseded[True] else {}),

@@ -20,16 +20,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+
 from rlaif.config import PairSection
 from rlaif.errors import DataError
 from rlaif.records import Dropped, Judgment, Preference, Response, make_id
 from rlaif.stages.base import Context, count_reasons
 from rlaif.stages.calibration.applying import LabelMap, label_map
+from rlaif.stages.pairing.filters import Traits, above_quantiles, traits_of, unfit
 from rlaif.stages.pairing.gold import load_gold
 from rlaif.stages.pairing.orders import Opinion, opinion
 from rlaif.stages.pairing.panels import assemble
 from rlaif.stages.pairing.standards import Standards
-from rlaif.stages.pairing.votes import Ids, meetings_of, members_of, principles_in
+from rlaif.stages.pairing.votes import Ids, ids_of, meetings_of, members_of, principles_in
 from rlaif.stages.selectors import ROUNDING, Comparison, selector
 
 STAGE = "pair"
@@ -48,17 +51,19 @@ def pair(
     section: PairSection,
     weights: Mapping[str, float] | None = None,
     standards: Standards | None = None,
+    responses: Iterable[Response] | None = None,
 ) -> tuple[list[Preference], list[Dropped]]:
-    """Preferences, and the pairs that gave none: no_usable_judgment, one_order_failed, orders_disagree, not_judged,
-    same_response, zero_weight, tie, below_margin, contradiction.
+    """Preferences, and the pairs that gave none, with the reason (docs/formats.md lists them).
 
     `standards`: of what judged, for weights, scales and hard criteria; `weights`: principle id → weight, where they
-    say nothing; `section.principle_weights` goes before both; else 1.
+    say nothing; `section.principle_weights` goes before both; else 1. `responses`: for rules about their lengths or
+    likelihood.
     What a selector leaves out is not dropped: it was never to become a preference.
     Errors: DataError (a judgment contradicts itself), ConfigError (selector, weights, panel).
     """
-    selector(section.select)  # a wrong name is said before the work
-    return _selected(comparisons(judgments, section, weights, standards).results, section)
+    selector(section)  # a wrong name is said before the work
+    traits = {row.id: traits_of(row) for row in responses or ()}
+    return _selected(comparisons(judgments, section, weights, standards).results, section, traits)
 
 
 def compared(
@@ -105,20 +110,20 @@ def run(context: Context) -> dict[str, Any]:
     """
     config, folder = context.config, context.folder
     section = config.pair or PairSection()
-    owner = {response.id: response.prompt_id for response in folder.read("responses", Response)}
+    traits = {response.id: traits_of(response) for response in folder.read("responses", Response)}
     n_judgments = 0
 
     def checked() -> Iterator[Judgment]:
         nonlocal n_judgments
         for judgment in folder.read("judgments", Judgment):
-            _check_ids(judgment, owner)
+            _check_ids(judgment, traits)
             n_judgments += 1
             yield judgment
 
-    selector(section.select)
+    selector(section)
     found = comparisons(checked(), section, standards=Standards.of(config.judge))
     mapping = label_map(section, folder)
-    preferences, dropped = _selected(found.results, section, mapping)
+    preferences, dropped = _selected(found.results, section, traits, mapping)
     folder.write("preferences", preferences)
     folder.drop(STAGE, dropped)
     met = {pair_id(prompt_id, *ids) for prompt_id, pairs in found.results.items() for ids in pairs}
@@ -133,9 +138,9 @@ def run(context: Context) -> dict[str, Any]:
     }
 
 
-def _check_ids(judgment: Judgment, owner: Mapping[str, str]) -> None:
+def _check_ids(judgment: Judgment, traits: Mapping[str, Traits]) -> None:
     for response_id in judgment.response_ids:
-        prompt_id = owner.get(response_id)
+        prompt_id = traits[response_id].prompt_id if response_id in traits else None
         if prompt_id != judgment.prompt_id:
             whose = f"belongs to prompt {prompt_id}" if prompt_id else "is not in the responses"
             raise DataError(
@@ -144,37 +149,44 @@ def _check_ids(judgment: Judgment, owner: Mapping[str, str]) -> None:
 
 
 def _selected(
-    results: Results, section: PairSection, mapping: LabelMap | None = None
+    results: Results, section: PairSection, traits: Mapping[str, Traits], mapping: LabelMap | None = None
 ) -> tuple[list[Preference], list[Dropped]]:
-    select = selector(section.select)
+    select = selector(section)
     preferences: list[Preference] = []
     dropped: list[Dropped] = []
     for prompt_id, pairs in results.items():
-        usable = [result for result in pairs.values() if not isinstance(result, str)]
+        usable = [_measured(result, traits) for result in pairs.values() if not isinstance(result, str)]
         failed = {ids: reason for ids, reason in pairs.items() if isinstance(reason, str)}
         dropped.extend(_drop(prompt_id, ids, reason) for ids, reason in failed.items())
         for chosen in select(usable) if usable else ():
-            ids = (min(chosen.first_id, chosen.second_id), max(chosen.first_id, chosen.second_id))
+            ids = ids_of(chosen.first_id, chosen.second_id)
             if ids in failed:  # a selector may infer a pair that did not meet, never one whose judgments failed
                 continue
             chosen = mapping(chosen) if mapping else chosen
-            reason = chosen.drop or _weak(chosen.difference, section.min_margin)
+            reason = chosen.drop or unfit(chosen, section)
             if reason:
                 dropped.append(_drop(prompt_id, ids, reason))
             else:
                 preferences.append(_preference(chosen))
-    return preferences, dropped
+    kept, fallen = above_quantiles(preferences, section, traits)
+    dropped.extend(_drop(p.prompt_id, _sorted_ids(p), reason) for p, reason in fallen)
+    return kept, dropped
+
+
+def _measured(c: Comparison, traits: Mapping[str, Traits]) -> Comparison:
+    """With the lengths of its responses, where they are known."""
+    first, second = traits.get(c.first_id), traits.get(c.second_id)
+    if first is None or second is None:
+        return c
+    return msgspec.structs.replace(c, first_length=first.length, second_length=second.length)
+
+
+def _sorted_ids(preference: Preference) -> Ids:
+    return ids_of(preference.chosen_id, preference.rejected_id)
 
 
 def _is_tie(found: Comparison | str) -> bool:
     return not isinstance(found, str) and abs(found.difference) < ROUNDING
-
-
-def _weak(difference: float, min_margin: float) -> str | None:
-    """Why a difference does not make a preference; |p − ½| is half of it."""
-    if abs(difference) < ROUNDING:
-        return "tie"
-    return "below_margin" if abs(difference) / 2 < min_margin - ROUNDING else None
 
 
 def _preference(c: Comparison) -> Preference:

@@ -154,6 +154,17 @@ def _standard_files(config: Pipeline) -> Iterator[Path]:
     yield from find_files_of(config.judge)
 
 
+def _judge_files(config: Pipeline) -> Iterator[Path]:
+    yield from _standard_files(config)
+    if _ensemble(config) is not None:
+        yield located(_ensemble(config) or "", Path(config.run))
+
+
+def _ensemble(config: Pipeline) -> str | None:
+    """What chooses the pairs to judge, where it is a model."""
+    return config.judge.choose.ensemble if config.judge and config.judge.choose else None
+
+
 def _pair_files(config: Pipeline) -> Iterator[Path]:
     yield from _standard_files(config)
     if config.pair and config.pair.panel_gold:
@@ -300,8 +311,12 @@ _ALL = [
         reads=("prompts.jsonl", "responses.jsonl", "reasks.txt"),
         roles=_judge_roles,
         code=_judge_code,
-        files=_standard_files,
-        writes=lambda config: ["judgments.jsonl"],
+        files=_judge_files,
+        writes=lambda config: [
+            "judgments.jsonl",
+            *(["lineups.jsonl"] if config.judge and config.judge.choose else []),
+        ],
+        loads_a_model=lambda config: _ensemble(config) is not None,
     ),
     Stage(
         name="calibrate",

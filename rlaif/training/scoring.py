@@ -138,16 +138,36 @@ class RewardScorer:
         rows = zip(prompts, responses, ended, strict=True)
         return self.score_sequences([tokens.encode(self.tokenizer, p, r, finished=f).whole for p, r, f in rows])
 
-    def score_sequences(self, sequences: Sequence[Sequence[int]]) -> Scores:
-        """As `score_ids`, for prompt and completion in one list."""
+    def score_members(
+        self,
+        prompts: Sequence[str | tokens.Messages],
+        responses: Sequence[str],
+        finished: Sequence[bool] | None = None,
+    ) -> Floats:
+        """(M, N): what each member alone finds; arguments as of `score`. Floors and pessimism have no part in it."""
+        import numpy as np
+
+        ended = [True] * len(responses) if finished is None else finished
+        rows = zip(prompts, responses, ended, strict=True)
+        heads = self._heads([tokens.encode(self.tokenizer, p, r, finished=f).whole for p, r, f in rows])
+        mean, sd = (np.stack([getattr(m, name) for m in self._members]) for name in ("mean", "sd"))
+        return rewards_of(heads, mean, sd, self.heads, self.weights, normalise=self.normalise)
+
+    def _heads(self, sequences: Sequence[Sequence[int]]) -> Floats:
+        """(M, N, K) in the unit of the criteria."""
         import numpy as np
 
         self._check_lengths(sequences)
         pad = int(self._members[0].model.config.get_text_config().pad_token_id)
-        logits = np.stack([predict(m.model, sequences, pad, self.batch_size) for m in self._members])  # (M, N, K)
-        heads = np.stack([x * m.scale + m.shift for x, m in zip(logits, self._members, strict=True)])
+        logits = np.stack([predict(m.model, sequences, pad, self.batch_size) for m in self._members])
+        return np.stack([x * m.scale + m.shift for x, m in zip(logits, self._members, strict=True)])
+
+    def score_sequences(self, sequences: Sequence[Sequence[int]]) -> Scores:
+        """As `score_ids`, for prompt and completion in one list."""
+        import numpy as np
+
         return combine(
-            heads,
+            self._heads(sequences),
             np.stack([m.mean for m in self._members]),
             np.stack([m.sd for m in self._members]),
             self.heads,
@@ -184,9 +204,7 @@ def combine(
     """
     import numpy as np
 
-    w = np.array([weights.weights.get(name, 0.0) for name in names] if weights.weights else [1.0] * len(names))
-    z = (heads - mean[:, None]) / sd[:, None] if normalise else heads
-    rewards = z @ w  # (M, N)
+    rewards = rewards_of(heads, mean, sd, names, weights, normalise=normalise)
     several = len(heads) > 1
     disagreement = rewards.std(axis=0, ddof=1) if several else np.zeros(heads.shape[1])
     reward = rewards.mean(axis=0) - pessimism * disagreement
@@ -199,6 +217,18 @@ def combine(
     violated = short > 0
     reward = np.where(violated, _VIOLATED - short, np.maximum(reward, _VIOLATED) if weights.floors else reward)
     return Scores(reward, heads.mean(axis=0), disagreement, violated)
+
+
+def rewards_of(
+    heads: Floats, mean: Floats, sd: Floats, names: Sequence[str], weights: Weights, *, normalise: bool
+) -> Floats:
+    """(M, N) Σ_k w_k · z_mk of each member alone; arguments as of `combine`."""
+    import numpy as np
+
+    w = np.array([weights.weights.get(name, 0.0) for name in names] if weights.weights else [1.0] * len(names))
+    z = (heads - mean[:, None]) / sd[:, None] if normalise else heads
+    found: Floats = z @ w
+    return found
 
 
 def predict(model: Any, sequences: Sequence[Sequence[int]], pad_token_id: int, batch_size: int) -> Floats:
