@@ -1,9 +1,10 @@
-"""Where the files that ship with rlaif lie: in the checkout, or inside the installed wheel."""
+"""Where files lie: those that ship with rlaif, in the checkout or inside the installed wheel, and a run's models."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+RUN = "run:"  # `model: run:sft` is what this run trained as sft
 _PACKAGE = Path(__file__).resolve().parent
 
 
@@ -31,3 +32,8 @@ def resolve(value: str, base: Path) -> Path:
         return shipped(name) / rest
     path = Path(value).expanduser()
     return path if path.is_absolute() else base / path
+
+
+def located(value: str, folder: Path) -> Path:
+    """A `model:` or `dataset:` of a config as a path: `run:NAME` is what the run in `folder` trained as NAME."""
+    return folder / "models" / value.removeprefix(RUN) if value.startswith(RUN) else resolve(value, Path())

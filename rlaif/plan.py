@@ -15,6 +15,7 @@ from rlaif.engines.base import IN_PROCESS
 from rlaif.judges import build
 from rlaif.judges.base import Judge, planned
 from rlaif.judges.revision import RevisionChain
+from rlaif.paths import RUN
 from rlaif.records import Dropped, Message, Prompt, Request, Response
 from rlaif.rounds.derived import of_round, section_of
 from rlaif.stages.base import Context, count_reasons
@@ -23,7 +24,7 @@ from rlaif.stages.generate import sampling_request
 from rlaif.stages.judge import Pairs, count_lineups, tasks
 from rlaif.stages.live import checks as live
 from rlaif.stages.prompts import load_prompts
-from rlaif.stages.table import RUN, stages_of
+from rlaif.stages.table import stages_of
 from rlaif.store import RunFolder, content_key
 
 _CHARS_PER_TOKEN = 4  # where no tokenizer is at hand

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from rlaif.config import ChooseSection
 from rlaif.judges.base import Task
+from rlaif.paths import RUN
 from rlaif.records import Lineup
 from rlaif.stages.base import Context
-from rlaif.stages.table import RUN
 
 TABLE = "lineups"
 Key = tuple[str, ...]  # prompt id, response ids sorted

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from rlaif.config import EvaluateSection, Pipeline, Sampler
 from rlaif.driver import Job
 from rlaif.errors import ConfigError
+from rlaif.paths import located
 from rlaif.records import Dropped, Prompt, Reply, Request, Response, make_id
 from rlaif.stages.base import Context
 from rlaif.stages.generate import response_of, sampling_request
-from rlaif.stages.table import located
 
 STAGE = "evaluate"
 BEFORE, AFTER = "before", "after"

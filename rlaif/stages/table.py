@@ -17,14 +17,12 @@ from rlaif.config.training import TRAINERS, OnlineSection
 from rlaif.errors import ConfigError
 from rlaif.judges import find_files_of
 from rlaif.judges.revision import frames_of
-from rlaif.paths import resolve
+from rlaif.paths import located, resolve
 from rlaif.recordings import files_of, is_recording
 from rlaif.rubric import load_standard
 from rlaif.stages.calibration.applying import path_of
 from rlaif.stages.live import checks as live
 from rlaif.store import STAGES
-
-RUN = "run:"  # `model: run:sft` is what this run trained as sft
 
 
 def _nothing(_: Pipeline) -> Sequence[str]:
@@ -274,11 +272,6 @@ def _trainer(name: str) -> Stage:
         writes=lambda config: [f"models/{name}"],
         loads_a_model=lambda config: True,
     )
-
-
-def located(value: str, folder: Path) -> Path:
-    """A `model:` or `dataset:` of a config as a path: `run:NAME` is what the run in `folder` trained as NAME."""
-    return folder / "models" / value.removeprefix(RUN) if value.startswith(RUN) else resolve(value, Path())
 
 
 _ALL = [

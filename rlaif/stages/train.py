@@ -9,9 +9,9 @@ from typing import Any
 from rlaif.config.training import TrainerSection
 from rlaif.engines.base import import_path
 from rlaif.errors import ConfigError, StoreError
+from rlaif.paths import RUN, located
 from rlaif.stages.base import Context
 from rlaif.stages.probing import probe_judge
-from rlaif.stages.table import RUN, located
 
 
 def run_reward(context: Context) -> dict[str, Any]:
