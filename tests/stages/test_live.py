@@ -14,7 +14,7 @@ from rlaif.checks import check
 from rlaif.config import Pipeline
 from rlaif.errors import BudgetReached, ConfigError, EngineError, UserError
 from rlaif.fingerprint import fingerprint
-from rlaif.records import Judgment, Prompt, Response
+from rlaif.records import Judgment, Prompt, Request, Response
 from rlaif.stages.base import Context
 from rlaif.stages.live.record import Record, Score
 from rlaif.stages.live.session import judges
@@ -212,3 +212,24 @@ def test_a_torn_row_of_a_killed_training_goes(tmp_path: Path) -> None:
     (tmp_path / "live" / "scores.jsonl").write_bytes(whole + b'{"step": 2, "rew')
     record.add("judge", 2, [], [], {})
     assert (tmp_path / "live" / "scores.jsonl").read_bytes() == whole
+
+
+def test_others_may_ask_while_it_is_open(server: StubHandle, tmp_path: Path) -> None:
+    """As a guard's probe does: over the same engine, which must stay up, or over another, from the same budget."""
+    base = config(tmp_path / "run", server.url).model_dump(mode="json")
+    engines = {"judge": base["engines"]["judge"], "other": {**base["engines"]["judge"], "name": "another"}}
+    made = Pipeline.model_validate({**base, "engines": engines, "budget": {"max_requests": REQUESTS + 1}})
+
+    def one(role: str, text: str) -> Any:
+        (reply,) = yield [Request(role=role, messages=[{"role": "user", "content": text}])]
+        return reply.error or "answered"
+
+    with RunFolder(made.run) as folder:
+        context = Context(made, folder, quiet=True)
+        with judges(context, "grpo") as found:
+            assert None not in found[0](ROWS[:4], 0)
+            for role in ("judge", "other"):
+                assert list(context.drive("probe", [role], [one(role, "hello")], 1)) == ["answered"]
+            with pytest.raises(BudgetReached):
+                found[0](ROWS[4:], 2)
+        assert context.stats["judge"].sent + context.stats["other"].sent == REQUESTS + 1
