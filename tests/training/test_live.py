@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,8 +61,14 @@ def rows_of(run: Path, name: str, table: str) -> list[dict[str, Any]]:
 def test_a_budget_stops_it_and_running_it_again_pays_the_rest(server: StubHandle, tmp_path: Path) -> None:
     saving = {"args": {"save_strategy": "steps", "save_steps": 2}}
     whole, broken = raw(tmp_path / "whole", server.url, **saving), raw(tmp_path / "broken", server.url, **saving)
-    assert rlaif(tmp_path, whole).returncode == 0
+    plan = rlaif(tmp_path, whole, "--dry-run")
+    assert plan.returncode == 0, plan.stderr
+    assert "train.grpo: 32 completions to judge, at most" in plan.stdout, "two rollouts of 16"
+    assert re.search(r"grpo: judge judge +64 requests", plan.stdout), "8 groups × 4 neighbours × 2 orders"
+    done = rlaif(tmp_path, whole)
+    assert done.returncode == 0, done.stderr
     n = server.stats()["answered"]
+    assert 32 < n <= 64
     server.clear()
     stopped = rlaif(tmp_path, broken, "--max-requests", str(n // 2 + 8))
     assert stopped.returncode == 4 and len(said(stopped)) == 1, stopped.stderr
