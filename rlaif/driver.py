@@ -97,6 +97,10 @@ class Driver:
     def stats_by_role(self) -> dict[str, Stats]:
         return {role: lane.stats for role, lane in self._lanes.items()}
 
+    def charge(self, spent: Stats) -> None:
+        """Others have spent this of the budget since this driver was made."""
+        self._spent.add(spent)
+
     def run(self, jobs: Iterable[Job[_T]]) -> Iterator[_T]:
         """Results in the order of `jobs`, which is read lazily. Must not be called inside a running event loop."""
         with self.session() as drive:

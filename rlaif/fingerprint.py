@@ -28,7 +28,7 @@ def fingerprint(config: Pipeline, folder: RunFolder, stage: str) -> str:
     also = row.also(config)
     parts += [] if also is None else [also]
     if stage == "prompts":
-        parts.append(config.generate is None)  # responses are then read too
+        parts.append(config.generate is None and config.labels)  # responses are then read too
     if row.always:
         parts.append(time.time_ns())
     context = Context(config, folder)

@@ -139,6 +139,8 @@ def _candidates(context: Context) -> tuple[list[tuple[Prompt, list[Response]]], 
         n = sum(sampler.n for sampler in config.generate.samplers)
         for prompt in load_prompts(config.prompts, dropped):
             groups.append((prompt, [_stand_in(prompt, index) for index in range(n)]))
+    elif config.prompts is not None and not config.labels:
+        groups = [(prompt, []) for prompt in load_prompts(config.prompts, dropped)]
     elif config.prompts is not None:
         groups = list(io.read_responses(config.prompts, dropped.append))[: config.prompts.limit]
     reasons = ", ".join(f"{count:,} {reason}" for reason, count in count_reasons(dropped).items())

@@ -25,6 +25,7 @@ from rlaif.records import (
     Revision,
 )
 from rlaif.stages.kinds import KINDS
+from rlaif.stages.live.record import Score
 from rlaif.store import Entry
 
 ROOT = Path(__file__).parent.parent
@@ -69,6 +70,12 @@ def test_columns_types_and_defaults_of_every_table(record):
     expected = [[f.name, types[f.name], default_of(f)] for f in msgspec.structs.fields(record)]
     assert [row[:3] for row in table(heading)] == expected
     assert all(row[3] for row in table(heading))
+
+
+def test_columns_of_live_scores():
+    types = {field.name: json_type(field.type) for field in inspect.type_info(Score).fields}
+    expected = [[f.name, types[f.name], default_of(f)] for f in msgspec.structs.fields(Score)]
+    assert [row[:3] for row in table("`scores.jsonl`")] == expected
 
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
@@ -147,7 +154,7 @@ def test_every_file_of_a_run_is_in_the_doc(run):
     found = {item.name + "/" * item.is_dir() for item in run.iterdir() if not item.name.startswith(".")}
     assert found <= documented
     others = {f"{kind.folder}/" for kind in KINDS.values() if kind.name != "pair"}
-    elsewhere = {"reasks.txt", "models/", "evaluation/", "calibration/", "audit/", "rounds/", "rounds.json"}
+    elsewhere = {"reasks.txt", "models/", "live/", "evaluation/", "calibration/", "audit/", "rounds/", "rounds.json"}
     assert documented - found == elsewhere | others
 
 

@@ -68,6 +68,14 @@ class Pipeline(Section):
         number = int(found[1]) if found and self.rounds else 0
         return number if self.rounds and 1 <= number <= self.rounds.n else None
 
+    @property
+    def labels(self) -> bool:
+        """Whether `judge:` and `pair:` make labels of responses. Not where a judge rewards a policy live and nothing
+        is generated or exported: they then only say how it rewards."""
+        online = [self.train.section(name) for name in ("ppo", "grpo")] if self.train else []
+        rewards = any(isinstance(section, OnlineSection) and section.judges(self.judge) for section in online)
+        return not rewards or self.generate is not None or self.export is not None
+
     @model_validator(mode="after")
     def _engines_exist(self) -> Pipeline:
         used: list[tuple[str, str]] = []

@@ -40,6 +40,7 @@ class Context:
         self.until = until
         self.stats: dict[str, Stats] = {}
         self._engines: dict[str, engines.Engine] = {}
+        self._session: tuple[Driver, set[str], Drive] | None = None  # the one that is open
 
     def engine(self, role: str) -> engines.Engine:
         """The engine of `role`, built but not started; one object per role."""
@@ -67,6 +68,9 @@ class Context:
     def drive(self, label: str, roles: Iterable[str], jobs: Iterable[Job[_T]], total: int | None) -> Iterator[_T]:
         """Results of `jobs` in order; what the engines did is added to `stats`."""
         roles = set(roles)
+        if self._session is not None and roles <= self._session[1]:  # its engines are up: closing them would end it
+            yield from self._session[2](jobs)
+            return
         driver = self._driver(
             roles,
             reasks=self.folder.reasks,
@@ -82,13 +86,19 @@ class Context:
     def session(self, roles: Iterable[str]) -> Iterator[Drive]:
         """`drive`, as often as wanted over the same engines. Replies that the user wants asked again (`--retry`) are
         not: whoever asks in the midst of something else must find what was answered before."""
-        driver = self._driver(set(roles))
+        roles = set(roles)
+        driver = self._driver(roles)
         with self._counted(driver), driver.session() as drive:
-            yield drive
+            self._session = (driver, roles, drive)
+            try:
+                yield drive
+            finally:
+                self._session = None
 
     def _driver(self, roles: set[str], **more: Any) -> Driver:
         spent = msgspec.structs.replace(self._before)
-        for stats in self.stats.values():
+        open_now = self._session[0].stats_by_role() if self._session is not None else {}
+        for stats in [*self.stats.values(), *open_now.values()]:
             spent.add(stats)
         return Driver(
             {role: self.engine(role) for role in sorted(roles)},
@@ -106,6 +116,8 @@ class Context:
         finally:
             for role, stats in driver.stats_by_role().items():
                 self.stats.setdefault(role, Stats()).add(stats)
+                if self._session is not None:
+                    self._session[0].charge(stats)
 
     @cached_property
     def _before(self) -> Stats:

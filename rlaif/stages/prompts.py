@@ -17,7 +17,8 @@ def run(context: Context) -> dict[str, Any]:
     if config.prompts is None:
         raise ConfigError("prompts: this config names no prompts to read")
     dropped: list[Dropped] = []
-    if config.generate is not None:
+    with_responses = config.generate is None and config.labels
+    if not with_responses:
         prompts = load_prompts(config.prompts, dropped)
         responses: list[Response] = []
     else:
@@ -28,7 +29,7 @@ def run(context: Context) -> dict[str, Any]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in count_reasons(dropped).items()) or "it is empty"
         raise DataError(f"{config.prompts.path}: no usable prompt ({reasons})")
     context.folder.write("prompts", prompts)
-    if config.generate is None:
+    if with_responses:
         context.folder.write("responses", responses)
     context.folder.drop("prompts", dropped)
     return {"prompts": len(prompts), "responses": len(responses), "dropped": count_reasons(dropped)}

@@ -89,7 +89,7 @@ def engine_name(config: Pipeline, role: str) -> str:
 
 
 def _responses(config: Pipeline) -> Sequence[str]:
-    return ["prompts.jsonl"] if config.generate else ["prompts.jsonl", "responses.jsonl"]
+    return ["prompts.jsonl"] if config.generate or not config.labels else ["prompts.jsonl", "responses.jsonl"]
 
 
 def _samplers(config: Pipeline) -> Sequence[str]:
@@ -303,6 +303,7 @@ _ALL = [
         name="judge",
         where="rlaif.stages.judge:run",
         sections=("judge",),
+        present=lambda config: config.judge is not None and config.labels,
         reads=("prompts.jsonl", "responses.jsonl", "reasks.txt"),
         roles=_judge_roles,
         code=_judge_code,
@@ -327,6 +328,7 @@ _ALL = [
         name="pair",
         where="rlaif.stages.pair:run",
         sections=("pair",),
+        present=lambda config: config.pair is not None and config.labels,
         reads=("responses.jsonl", "judgments.jsonl"),
         code=lambda config: _own([config.pair.select]) if config.pair else [],
         files=_pair_files,

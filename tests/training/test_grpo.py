@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class Judge:
         self.asked: list[tuple[int, list[Any]]] = []
 
     def __call__(self, rows: list[Any], step: int) -> list[float | None]:
+        assert threading.current_thread() is threading.main_thread(), "where processes may wait for one another"
         self.asked.append((step, rows))
         return [None if at % 5 == 0 else float(len(row["completion"][0]["content"])) for at, row in enumerate(rows)]
 
@@ -94,6 +96,37 @@ def test_a_policy_and_a_record(tiny_model: Path, prompts: Path, tmp_path: Path) 
     assert AutoTokenizer.from_pretrained(out).chat_template
     started = load_file(tiny_model / "model.safetensors")["model.embed_tokens.weight"]
     assert not torch.equal(load_file(out / "model.safetensors")["model.embed_tokens.weight"], started)
+
+
+def test_trl_leaves_what_has_no_score_out_of_its_group(tiny_model: Path, tmp_path: Path) -> None:
+    """The seam that "a failure is never a label" stands on: no advantage, and no part in the group's mean."""
+    from datasets import Dataset
+
+    from rlaif.training.grpo_arguments import GRPOArguments
+    from rlaif.training.rollouts import RolloutTrainer
+
+    rollouts: list[Any] = []
+
+    class Watched(RolloutTrainer):
+        def _generate_and_score_completions(self, inputs: Any) -> Any:
+            rollouts.append(super()._generate_and_score_completions(inputs))
+            return rollouts[-1]
+
+    def judge(completions: list[Any], **_: Any) -> list[float | None]:
+        return [None, 1.0, 2.0, 3.0, None, None, None, None]
+
+    def always(completions: list[Any], **_: Any) -> list[float]:
+        return [5.0] * len(completions)
+
+    always.__name__, judge.__name__ = "always", "judge"
+    args = GRPOArguments(**{**QUICK, "max_steps": 1}, output_dir=str(tmp_path), use_cpu=True, report_to="none")
+    trainer = Watched(
+        model=str(tiny_model), reward_funcs=[judge, always], args=args, must_score=[0],
+        train_dataset=Dataset.from_list([{"prompt": [{"role": "user", "content": f"is it {i}"}]} for i in range(4)]),
+        processing_class=AutoTokenizer.from_pretrained(tiny_model),
+    )  # fmt: skip
+    trainer.train()
+    assert rollouts[0]["advantages"].tolist() == pytest.approx([0, -1, 0, 1, 0, 0, 0, 0], abs=1e-3)
 
 
 KILLED = """

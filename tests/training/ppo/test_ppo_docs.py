@@ -19,7 +19,7 @@ def test_the_section_is_a_section(tmp_path: Path) -> None:
     (tmp_path / "doc.yaml").write_text(block, encoding="utf-8")
     section = TrainSection.model_validate(read_yaml(tmp_path / "doc.yaml")["train"]).ppo
     assert section is not None and section.code == ["my_rewards:no_lists"]
-    assert [source.model for source in section.rewards] == ["run:reward", None]
+    assert [source.model for source in section.rewards] == ["run:reward", None, None]
     assert f"`{section.exported}`" in DOC and section.replay is not None
     keys = set(PPOSection.model_fields) - {"quantization", "launch"}
     assert all(f"`{name}" in DOC or f"{name}:" in DOC for name in keys)
