@@ -14,6 +14,7 @@ from rlaif.paths import resolve
 from rlaif.stages.base import Context
 from rlaif.stages.contest import contestants_of
 from rlaif.stages.live import checks as live
+from rlaif.stages.table import stages_of
 from rlaif.store import RunFolder
 
 
@@ -129,7 +130,7 @@ def _after(context: Context, role: str) -> None:
         raise ConfigError(
             f"evaluate.after: {role}: engine {name!r} of {context.starting_policy!r} cannot serve the folder that "
             "this run trains; evaluate.after may name another entry of engines:, for example one of transformers or "
-            f"vllm with model: {context.folder.path / 'models' / str(context.config.trainer_of(role))}"
+            f"vllm with model: {context.folder.path / str(context.config.trained_folder(role))}"
         )
     context.engine(role)
 
@@ -160,6 +161,27 @@ def _launch(section: TrainerSection, where: str) -> None:
         raise ConfigError(f"{where}.launch.config_file: {file}: no such file; `accelerate config` writes one")
 
 
+def _rounds(context: Context) -> None:
+    """The first round stands for all: the others differ in the model alone."""
+    from rlaif.rounds.course import check_share
+    from rlaif.rounds.derived import of_round, section_of
+    from rlaif.rounds.figures import check_names
+    from rlaif.stages.evaluate import judges_of
+
+    config, section = context.config, section_of(context.config)
+    first = of_round(config, 1)
+    start = str(config.starting_policy)
+    kind = config.engines[start].engine
+    if section.n > 1 and kind not in IN_PROCESS and ":" not in kind:
+        raise ConfigError(
+            f"rounds: engine {kind!r} of {start!r} cannot serve the folder that a round trains, and the next one "
+            "begins with it; use one of transformers or vllm"
+        )
+    check(first, RunFolder(first.run), stages_of(first))
+    check_names(section.gates, [seat.name for seat in judges_of(first)] if first.evaluate else None)
+    check_share(config)
+
+
 _CHECKS: dict[str, Callable[[Context], None]] = {
     **{name: _trainer(name) for name in TRAINERS},
     "generate": _generate,
@@ -170,5 +192,6 @@ _CHECKS: dict[str, Callable[[Context], None]] = {
     "audit": _audit,
     "ppo": _online("ppo"),
     "grpo": _online("grpo"),
+    "rounds": _rounds,
     "evaluate": _evaluate,
 }

@@ -135,7 +135,7 @@ def _apply_flags(raw: dict[str, Any], arguments: argparse.Namespace) -> None:
     if stage == "calibrate" and arguments.gold:
         raw["calibrate"] = {**(raw.get("calibrate") or {}), "gold": _recorded(arguments.gold, arguments)}
     if arguments.limit is not None:
-        _limited_source(raw, stage)["limit"] = arguments.limit
+        _limit(raw, stage, arguments.limit)
     for flag in ("max_requests", "max_cost"):
         if getattr(arguments, flag) is not None:
             raw.setdefault("budget", {})[flag] = getattr(arguments, flag)
@@ -144,6 +144,16 @@ def _apply_flags(raw: dict[str, Any], arguments: argparse.Namespace) -> None:
     if stage in TRAINERS and arguments.model:
         raw["train"] = raw.get("train") or {}
         raw["train"][stage] = (raw["train"].get(stage) or {}) | {"model": arguments.model}
+
+
+def _limit(raw: dict[str, Any], stage: str, limit: int) -> None:
+    """Where each round has prompts of its own, `--limit` cuts those of each round."""
+    rounds = raw.get("rounds")
+    share = rounds.get("prompts_per_round") if isinstance(rounds, dict) and stage == "run" else None
+    if isinstance(rounds, dict) and isinstance(share, int):
+        rounds["prompts_per_round"] = min(share, limit)
+    else:
+        _limited_source(raw, stage)["limit"] = limit
 
 
 def _limited_source(raw: dict[str, Any], stage: str) -> dict[str, Any]:

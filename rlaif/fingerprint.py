@@ -12,6 +12,7 @@ import msgspec
 
 from rlaif.config import Pipeline
 from rlaif.digests import path_sha256
+from rlaif.paths import resolve
 from rlaif.records import SCHEMA_VERSION, make_id
 from rlaif.stages.base import Context
 from rlaif.stages.table import stage as stage_named
@@ -39,8 +40,16 @@ def fingerprint(config: Pipeline, folder: RunFolder, stage: str) -> str:
 
 
 def _own_part(section: Any, name: str, stage: str) -> Any:
-    """Of `train:`, the trainer's own section: another trainer's settings change nothing here."""
-    return section.get(stage) if name == "train" and isinstance(section, dict) else section
+    """Of `train:`, the trainer's own section: another trainer's settings change nothing here.
+
+    A starting model in a folder counts by what is in it (the stage's `files`): a run that was moved goes on.
+    """
+    if name != "train" or not isinstance(section, dict):
+        return section
+    own = section.get(stage)
+    if own and resolve(own["model"], Path()).is_dir():
+        own = {**own, "model": None}
+    return own
 
 
 def _module_file(name: str) -> Iterator[Path]:

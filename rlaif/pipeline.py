@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from rlaif.paths import resolve
 from rlaif.process import is_main, n_processes
 from rlaif.progress import Stats
 from rlaif.records import SCHEMA_VERSION, Judgment
+from rlaif.rounds.stage import run_rounds
 from rlaif.stages.base import Context, Enough
-from rlaif.stages.table import engine_name, stages_of
+from rlaif.stages.table import OF_ALL_ROUNDS, engine_name, stages_of
 from rlaif.stages.table import stage as stage_named
-from rlaif.store import STAGES, RunFolder
+from rlaif.store import ROUNDS, STAGES, RunFolder
 
 Say = Callable[[str], None]
 GATE_FAILED = 3  # the exit code of a stage's process
@@ -49,11 +51,13 @@ def run(
     quiet: bool = False,
     in_process: bool = False,
     say: Say = lambda line: None,
+    spent: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Run `stages` (default: all that the config has) in the config's run folder; returns the manifest.
 
     `retry`: "error" or "unparsed": ask again for what ended so. `force`: run even what is finished.
     `in_process`: load models in this process too, instead of in a child that frees them at its end.
+    `spent`: of a round, what the command has spent before it, as `last_run` of a manifest: the budget is one for all.
     Errors: UserError, GateFailed, BudgetReached, ChildFailed, KeyboardInterrupt; after each of them the run folder
     can be continued.
     """
@@ -61,10 +65,11 @@ def run(
     if not stages:
         raise ConfigError(f"nothing to run: the config has none of {', '.join(STAGES)}")
     _refuse_to_run_twice()
+    _refuse_part_of_a_round(config, stages)
     with RunFolder(config.run) as folder:
         folder.refuse_foreign()
         check(config, folder, stages)
-        manifest = _opened(folder, config)
+        manifest = _opened(folder, config, spent)
         if folder.journal.damaged:
             say(f"{folder.journal.path}: {folder.journal.damaged:,} damaged rows are passed over and asked again")
         again = _reasked(folder, retry) if retry else set()
@@ -76,7 +81,10 @@ def run(
                 continue
             here = in_process and launch_flags(config, stage) is None
             try:
-                if here or not loads_a_model(config, stage):
+                if stage == ROUNDS:
+                    one = partial(run, retry=retry, force=force, quiet=quiet, in_process=in_process)
+                    run_rounds(config, folder, one, say)
+                elif here or not loads_a_model(config, stage):
                     run_stage_here(config, folder, stage, mark, quiet=quiet)
                 else:
                     _run_child(config, folder, stage, mark, quiet=quiet)
@@ -160,6 +168,15 @@ def _refuse_to_run_twice() -> None:
         )
 
 
+def _refuse_part_of_a_round(config: Pipeline, stages: Iterable[str]) -> None:
+    part = next((stage for stage in stages if stage not in OF_ALL_ROUNDS), None)
+    if config.rounds is not None and part is not None:
+        raise ConfigError(
+            f"{part}: this pipeline goes in rounds, which `rlaif run` runs; `rlaif {part} {config.run}/rounds/1` "
+            "works on one that is there"
+        )
+
+
 def _one_process_each(config: Pipeline, stage: str) -> list[str]:
     """Roles that get a process of their own before the stage's last one, which then finds their replies recorded.
 
@@ -186,7 +203,7 @@ def loads_a_model(config: Pipeline, stage: str) -> bool:
 # -- the manifest -------------------------------------------------------------------------------------------------
 
 
-def _opened(folder: RunFolder, config: Pipeline) -> dict[str, Any]:
+def _opened(folder: RunFolder, config: Pipeline, spent: Mapping[str, Any] | None) -> dict[str, Any]:
     manifest = folder.manifest
     manifest = {
         "schema_version": SCHEMA_VERSION,
@@ -196,8 +213,8 @@ def _opened(folder: RunFolder, config: Pipeline) -> dict[str, Any]:
         "config": config.model_dump(mode="json"),
         "engines": manifest.get("engines", {}),
         "stages": manifest.get("stages", {}),
-        "requests": {"sent": len(folder.journal), "failed": 0, "from_journal": 0},
-        "last_run": {"sent": 0, "from_journal": 0, "failed": 0, "seconds": 0.0, "cost": 0.0},
+        "requests": {"sent": folder.paid, "failed": 0, "from_journal": 0},
+        "last_run": {"sent": 0, "from_journal": 0, "failed": 0, "seconds": 0.0, "cost": 0.0, **(spent or {})},
     }
     folder.save_manifest(manifest)
     return manifest
@@ -239,7 +256,7 @@ def _add(
     last["cost"] = round(last.get("cost", 0.0) + entry["cost"], 6)
     failed = sum(item.get("requests", {}).get("failed", 0) for item in manifest["stages"].values())
     manifest["requests"] = {
-        "sent": len(folder.journal), "failed": failed, "from_journal": last["from_journal"],
+        "sent": folder.paid, "failed": failed, "from_journal": last["from_journal"],
     }  # fmt: skip
 
 

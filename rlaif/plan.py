@@ -16,6 +16,7 @@ from rlaif.judges import build
 from rlaif.judges.base import Judge, planned
 from rlaif.judges.revision import RevisionChain
 from rlaif.records import Dropped, Message, Prompt, Request, Response
+from rlaif.rounds.derived import of_round, section_of
 from rlaif.stages.base import Context, count_reasons
 from rlaif.stages.contest import contestants_of, matches_of
 from rlaif.stages.generate import sampling_request
@@ -58,8 +59,39 @@ def dry_run(config: Pipeline, stages: list[str] | None = None) -> str:
     wanted = stages if stages is not None else stages_of(config)
     context = Context(config, RunFolder(config.run))
     check(config, context.folder, wanted)
-    groups, lines = _candidates(context)
+    lines, loads = _rounds(config) if "rounds" in wanted else _labelling(context, wanted)
     lines = [f"run folder: {config.run}", f"stages: {' → '.join(wanted)}", *lines]
+    if config.evaluate and "evaluate" in wanted:
+        loads |= _evaluate_loads(context)
+    if any(name in TRAINERS for name in wanted):
+        lines += _training(config, [name for name in wanted if name in TRAINERS])
+    lines += ["", *_table(loads), *_missing_keys(config)]
+    return "\n".join(lines)
+
+
+def _rounds(config: Pipeline) -> tuple[list[str], dict[str, _Load]]:
+    """All rounds together, as if the first one's policy answered in each of them."""
+    n = section_of(config).n
+    lines: list[str] = []
+    loads: dict[str, _Load] = {}
+    for number in range(1, n + 1):
+        mine = of_round(config, number, planned=True)
+        context, wanted = Context(mine, RunFolder(mine.run)), stages_of(mine)
+        told, found = _labelling(context, wanted)
+        found |= _evaluate_loads(context) if mine.evaluate else {}
+        for name, load in found.items():
+            name = f"{n} rounds: {name}"
+            loads[name] = loads[name].plus(load) if name in loads else load
+        if number == 1:
+            told += _training(mine, [name for name in wanted if name in TRAINERS])
+            lines = [f"{n} rounds: {' → '.join(wanted)}", "the first of them:", *told]
+    return lines, loads
+
+
+def _labelling(context: Context, wanted: list[str]) -> tuple[list[str], dict[str, _Load]]:
+    """What is asked for labels, and what to tell of them."""
+    config = context.config
+    groups, lines = _candidates(context)
     loads: dict[str, _Load] = {}
     if config.generate and "generate" in wanted:
         loads["generate"] = _generate_load(context, [prompt for prompt, _ in groups])
@@ -79,16 +111,11 @@ def dry_run(config: Pipeline, stages: list[str] | None = None) -> str:
         loads |= _calibrate_loads(context)
     if config.audit and config.audit.injection and "audit" in wanted:
         loads |= _injection_loads(context, groups)
-    if config.evaluate and "evaluate" in wanted:
-        loads |= _evaluate_loads(context)
     for name in wanted:
         live, told = _live_loads(context, name, [prompt for prompt, _ in groups])
         loads |= live
         lines += told
-    if any(name in TRAINERS for name in wanted):
-        lines += _training(config, [name for name in wanted if name in TRAINERS])
-    lines += ["", *_table(loads), *_missing_keys(config)]
-    return "\n".join(lines)
+    return lines, loads
 
 
 def _missing_keys(config: Pipeline) -> list[str]:
@@ -333,9 +360,10 @@ def _table(loads: dict[str, _Load]) -> list[str]:
     if not loads:
         return ["requests to expect: none"]
     lines = ["requests to expect, at most (fewer where the journal has the reply or responses repeat):"]
+    width = max(24, *(len(stage) + 1 for stage in loads))
     for stage, load in loads.items():
         lines.append(
-            f"  {stage:<24}{load.requests:>10,} requests   about {load.tokens_in:,} tokens in, "
+            f"  {stage:<{width}}{load.requests:>10,} requests   about {load.tokens_in:,} tokens in, "
             f"at most {load.tokens_out:,} out" + (f", cost at most about {load.cost:,.4g}" if load.cost else "")
         )
     total = sum(load.cost for load in loads.values())

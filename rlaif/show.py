@@ -12,10 +12,14 @@ import msgspec
 from rlaif import io
 from rlaif.errors import DataError, StoreError
 from rlaif.records import Dropped, Judgment, Preference, Prompt, Response
-from rlaif.store import Journal, RunFolder
+from rlaif.store import ROUNDS, RunFolder, rounds_before
 
 _T = TypeVar("_T", bound=msgspec.Struct)
 _NAMED = 20  # prompts listed by a summary
+
+
+class UnknownId(DataError):
+    """No record of the run has it."""
 
 
 def show(run: str, record_id: str | None) -> str:
@@ -24,6 +28,9 @@ def show(run: str, record_id: str | None) -> str:
     Errors: StoreError for a folder that is no run, DataError for an id that is not there or not unique.
     """
     folder = RunFolder(run)
+    rounds = rounds_before(folder.path) if (folder.path / "rounds.json").exists() else []
+    if rounds:
+        return _rounds(folder, rounds, record_id)
     if not folder.table("prompts").exists():
         raise StoreError(f"{run}: not a run folder, or nothing has been read into it yet (no prompts.jsonl)")
     prompts = list(folder.read("prompts", Prompt))
@@ -31,6 +38,20 @@ def show(run: str, record_id: str | None) -> str:
         return _summary(folder, prompts)
     prompt = _find(folder, prompts, record_id)
     return "\n".join(_lines(folder, prompt))
+
+
+def _rounds(folder: RunFolder, rounds: list[Path], record_id: str | None) -> str:
+    """Each round's summary, or what all rounds that know the id have. Errors: DataError where none does."""
+    found, unknown = [], None
+    for number in rounds:
+        shown = f"{folder.path}/{ROUNDS}/{number.name}"
+        try:
+            found.append(f"-- round {number.name}: {shown}\n{show(shown, record_id)}")
+        except UnknownId as error:
+            unknown = error
+    if not found and unknown is not None:
+        raise DataError(f"{folder.path}: no round has an id that starts with {record_id!r}")
+    return "\n\n".join(found)
 
 
 def _rows(folder: RunFolder, name: str, record: type[_T]) -> Iterator[_T]:
@@ -63,7 +84,7 @@ def _find(folder: RunFolder, prompts: list[Prompt], wanted: str) -> Prompt:
     if len(owners) > 1 and wanted in owners:
         owners = {wanted}
     if not owners:
-        raise DataError(
+        raise UnknownId(
             f"{folder.path}: no prompt, response, judgment or preference has an id that starts with {wanted!r}"
         )
     if len(owners) > 1:
@@ -96,8 +117,7 @@ def _lines(folder: RunFolder, prompt: Prompt) -> Iterator[str]:
 
 def _judgment_lines(folder: RunFolder, prompt: Prompt, names: dict[str, str]) -> Iterator[str]:
     judgments = [row for row in _rows(folder, "judgments", Judgment) if row.prompt_id == prompt.id]
-    path = Path(folder.path) / "journal.jsonl"
-    journal = Journal(path, writable=False) if judgments and path.exists() else None
+    journal = folder.read_journal() if judgments else None
     for judgment in judgments:
         shown = " then ".join(names.get(response_id, "?") for response_id in judgment.response_ids)
         yield ""

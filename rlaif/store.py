@@ -30,8 +30,9 @@ _FSYNC_EVERY_S = 1.0
 STAGES = (
     *("prompts", "generate", "revise", "judge", "calibrate", "pair", "audit", "export"),
     *("sft", "reward", "dpo", "kto", "ppo", "grpo"),
-    *("evaluate", "report"),
+    *("rounds", "evaluate", "report"),
 )
+ROUNDS = "rounds"  # the folder of a run's rounds: rounds/1, rounds/2, …
 _ORDER = {stage: index for index, stage in enumerate(STAGES)}
 
 # `role` only routes, so it is not in the key
@@ -108,11 +109,13 @@ class Journal:
     """Append-only replies, found by key. One writer; a row is one `write`, so a killed process loses none.
 
     A torn last row (power loss) is cut before appending. fsync runs at most once a second and on close.
-    `writable=False` reads beside a writer and changes nothing.
+    `writable=False` reads beside a writer and changes nothing. `earlier`: journals whose replies are known here too;
+    nothing is written to them.
     """
 
-    def __init__(self, path: Path, *, writable: bool = True) -> None:
+    def __init__(self, path: Path, *, writable: bool = True, earlier: Iterable[Path] = ()) -> None:
         self.path = path
+        self.earlier = [Journal(other, writable=False) for other in earlier]
         self._offsets: dict[bytes, int] = {}
         self._encode = msgspec.json.Encoder().encode
         self._decoder = msgspec.json.Decoder(Entry)
@@ -130,10 +133,11 @@ class Journal:
             raise StoreError(f"{path}: cannot open the journal: {error.strerror}") from None
 
     def __len__(self) -> int:
+        """Replies of its own."""
         return len(self._offsets)
 
     def __contains__(self, key: str) -> bool:
-        return bytes.fromhex(key) in self._offsets
+        return bytes.fromhex(key) in self._offsets or any(key in other for other in self.earlier)
 
     def _load(self) -> int:
         head = msgspec.json.Decoder(_EntryHead)
@@ -162,7 +166,7 @@ class Journal:
         """The recorded reply, or None."""
         offset = self._offsets.get(bytes.fromhex(key))
         if offset is None:
-            return None
+            return next((reply for other in self.earlier if (reply := other.get(key)) is not None), None)
         self._reader.seek(offset)
         try:
             entry = self._decoder.decode(self._reader.readline())
@@ -201,6 +205,8 @@ class Journal:
                     continue
 
     def close(self) -> None:
+        for other in self.earlier:
+            other.close()
         if self._fd >= 0:
             try:
                 if self._dirty:
@@ -246,7 +252,22 @@ REPLACED = (
     *(f"{name}.jsonl" for name in ("prompts", "responses", "revisions", "judgments", "preferences", "dropped")),
     *(dataset_folder(kind) for kind in KINDS),
     *("calibration", "audit.json", "audit", "models", "live", "evaluation", "report.html", "report.json"),
+    *(ROUNDS, f"{ROUNDS}.json"),
 )
+
+
+def is_round(path: Path) -> bool:
+    """Whether this is RUN/rounds/NUMBER of a run."""
+    path = path.absolute()
+    return path.parent.name == ROUNDS and path.name.isdigit() and (path.parents[1] / "manifest.json").is_file()
+
+
+def rounds_before(path: Path) -> list[Path]:
+    """The folders of the rounds that came before: of RUN/rounds/3 the first two, of RUN all that are there."""
+    one = is_round(path)
+    there = path.absolute().parent if one else path / ROUNDS
+    found = {int(item.name): item for item in there.glob("*") if item.name.isdigit()} if there.is_dir() else {}
+    return [found[number] for number in sorted(found) if not one or number < int(path.absolute().name)]
 
 
 class RunFolder:
@@ -290,9 +311,25 @@ class RunFolder:
 
     @property
     def journal(self) -> Journal:
+        """Its own, and behind it those of the rounds before."""
         if self._journal is None:
-            self._journal = Journal(self.path / "journal.jsonl")
+            self._journal = self._opened(writable=True)
         return self._journal
+
+    def read_journal(self) -> Journal | None:
+        """The same to read only, beside a process that writes; None where there is none. To be closed."""
+        return self._opened(writable=False) if (self.path / "journal.jsonl").exists() else None
+
+    def _opened(self, *, writable: bool) -> Journal:
+        before = (folder / "journal.jsonl" for folder in rounds_before(self.path))
+        earlier = [path for path in before if path.exists()]
+        return Journal(self.path / "journal.jsonl", writable=writable, earlier=earlier)
+
+    @property
+    def paid(self) -> int:
+        """Replies that were ever paid for here; of a run that goes in rounds, in its rounds too."""
+        rounds = [] if is_round(self.path) else self.journal.earlier
+        return len(self.journal) + sum(len(journal) for journal in rounds)
 
     def release_journal(self) -> None:
         """Close the journal so that a child process can be its one writer."""

@@ -12,6 +12,7 @@ from rlaif.config.evaluation import EvaluateSection, ReportSection
 from rlaif.config.guarding import GuardSection, Limit
 from rlaif.config.judging import JudgeSection, PairSection, ReviseSection
 from rlaif.config.pipeline import Pipeline, load
+from rlaif.config.rounds import RoundsSection
 from rlaif.config.training import (
     DPOSection,
     GRPOSection,
@@ -49,6 +50,7 @@ __all__ = [
     "ReportSection",
     "ReviseSection",
     "RewardSection",
+    "RoundsSection",
     "SFTSection",
     "Sampler",
     "Section",

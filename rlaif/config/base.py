@@ -26,7 +26,8 @@ class Source(Section):
     config_name: str | None = None  # likewise
     columns: dict[str, str] = {}  # our name → the column's name: prompt, id, reference, domain, responses, …
     params: dict[str, str | int | float] = {}  # only for a recording (.yaml): over its own
-    limit: int | None = Field(default=None, ge=1)  # rows, from the top
+    skip: int = Field(default=0, ge=0)  # rows passed over, from the top
+    limit: int | None = Field(default=None, ge=1)  # rows, from there
 
 
 class _TextKeys(yaml.SafeLoader):

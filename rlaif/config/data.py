@@ -16,6 +16,9 @@ class Price(Section):
     completion: float = Field(default=0.0, ge=0)
 
 
+_OF_ITS_MODEL = ("revision", "adapter", "lora")  # keys that belong to one model's weights
+
+
 class EngineSpec(BaseModel):
     """One entry of `engines:`. Every key that is not named here is handed to the engine as it is."""
 
@@ -27,6 +30,11 @@ class EngineSpec(BaseModel):
     def options(self) -> dict[str, Any]:
         """What `engines.base.load` takes."""
         return {"engine": self.engine, **(self.model_extra or {})}
+
+    def serving(self, model: str) -> EngineSpec:
+        """The same engine with another model: a folder that was trained from this one's."""
+        options = {name: value for name, value in self.options().items() if name not in _OF_ITS_MODEL}
+        return EngineSpec(**{**options, "model": model, "price": self.price})
 
 
 class Sampler(Section):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import Field, model_validator
@@ -12,9 +14,11 @@ from rlaif.config.calibration import CalibrateSection
 from rlaif.config.data import Budget, EngineSpec, ExportSection, GenerateSection
 from rlaif.config.evaluation import EvaluateSection, ReportSection
 from rlaif.config.judging import JudgeSection, PairSection, ReviseSection
-from rlaif.config.training import POLICIES, OnlineSection, TrainSection
+from rlaif.config.rounds import TRAINERS_OF_ROUNDS, RoundsSection
+from rlaif.config.training import POLICIES, TRAINERS, OnlineSection, TrainSection
 
 TRAINED = "trained"  # the role of the policy that this run trained last
+_OF_A_ROUND = re.compile(r"round-([1-9]\d*)")  # the role of what a round trained, in a pipeline that goes in rounds
 
 
 class Pipeline(Section):
@@ -32,6 +36,7 @@ class Pipeline(Section):
     train: TrainSection | None = None
     evaluate: EvaluateSection | None = None
     report: ReportSection | None = None
+    rounds: RoundsSection | None = None
     budget: Budget = Budget()
 
     @property
@@ -45,9 +50,23 @@ class Pipeline(Section):
         """The trainer whose output serves `role`; None where the role is no trained policy of this run."""
         if role in self.engines:
             return None
-        if role == TRAINED:
+        if role == TRAINED or self._round_of(role):
             return (self.train.policy if self.train else None) or "dpo"
         return role if self.train and role in POLICIES and self.train.section(role) is not None else None
+
+    def trained_folder(self, role: str) -> str | None:
+        """Where in the run folder the trained policy lies that serves `role`: models/NAME, or that of a round."""
+        trainer = self.trainer_of(role)
+        if trainer is None:
+            return None
+        number = self._round_of(role)
+        return f"rounds/{number}/models/{trainer}" if number else f"models/{trainer}"
+
+    def _round_of(self, role: str) -> int | None:
+        """Which round's policy the role `round-NUMBER` is."""
+        found = _OF_A_ROUND.fullmatch(role)
+        number = int(found[1]) if found and self.rounds else 0
+        return number if self.rounds and 1 <= number <= self.rounds.n else None
 
     @model_validator(mode="after")
     def _engines_exist(self) -> Pipeline:
@@ -81,6 +100,46 @@ class Pipeline(Section):
                 known = ", ".join(sorted(self.engines)) or "none"
                 raise ValueError(f"{key}: no engine {name!r} under engines: (there: {known})")
         return self
+
+    @model_validator(mode="after")
+    def _goes_in_rounds(self) -> Pipeline:
+        fault = next(self._faults_of_rounds(), None) if self.rounds else None
+        if fault:
+            raise ValueError(f"rounds: {fault}")
+        return self
+
+    def _faults_of_rounds(self) -> Iterator[str]:
+        """Why this pipeline cannot go in rounds."""
+        for name in ("prompts", "generate", "judge", "pair", "export", "train"):
+            if getattr(self, name) is None:
+                yield f"every round needs a section {name}:, and there is none"
+        own = "in a run of its own"
+        trainers = [name for name in TRAINERS if self.train and self.train.section(name) is not None]
+        if len(trainers) != 1 or trainers[0] not in TRAINERS_OF_ROUNDS:
+            yield (
+                f"train: one of {', '.join(TRAINERS_OF_ROUNDS)} goes on from round to round, there: "
+                f"{', '.join(trainers) or 'none'}; train what comes before {own} and name its folder in model:"
+            )
+        section = self.train.section(trainers[0]) if self.train and trainers else None
+        if section is not None and section.dataset is not None:
+            yield f"train.{trainers[0]}.dataset: a round trains on what it labelled itself; take the key out"
+        if section is not None and section.model.startswith("run:"):
+            yield f"train.{trainers[0]}.model: {section.model}: train it {own} and name its folder"
+        if self.calibrate is not None:
+            yield f"calibrate: do it {own}, and name its calibration.json in pair.calibration"
+        for key, value in (("pair", self.pair), ("evaluate", self.evaluate)):
+            if getattr(value, "calibration", None) == "run:calibration":
+                yield f"{key}.calibration: run:calibration: calibrate {own}, and name its calibration.json"
+        samplers = [sampler.engine for sampler in self.generate.samplers] if self.generate else []
+        if self.starting_policy not in samplers:
+            yield (
+                f"evaluate.before: {self.starting_policy!r} is the policy that goes on from round to round, and must "
+                f"be among generate.samplers: {', '.join(samplers)}"
+            )
+        if self.evaluate is not None and self.evaluate.after not in (TRAINED, *trainers):
+            yield f"evaluate.after: expected {TRAINED}, the last round's policy, got {self.evaluate.after!r}"
+        if self.evaluate is None and self.rounds is not None and self.rounds.evaluate_on is not None:
+            yield "evaluate_on: there is no section evaluate: to say how"
 
 
 def load(path: str | Path, overrides: list[str] | None = None) -> Pipeline:

@@ -78,6 +78,8 @@ def recording_of(source: Readable, columns: Mapping[str, str] | None = None) -> 
         return None
     if columns or (isinstance(source, Source) and source.columns):
         raise ConfigError(f"{path}: columns: a recording says itself what its fields mean")
+    if isinstance(source, Source) and source.skip:
+        raise ConfigError(f"{path}: skip: {source.skip}: a recording is read from its beginning; only limit: cuts it")
     return recordings.load(path, source.params if isinstance(source, Source) else None)
 
 

@@ -45,7 +45,8 @@ def read_rows(source: Readable) -> Iterator[Row]:
 def located_rows(source: Readable) -> Iterator[Located]:
     """Like `read_rows`, each row with where it stands."""
     if isinstance(source, Source):
-        return islice(_open_named(source), source.limit)
+        end = None if source.limit is None else source.skip + source.limit
+        return islice(_open_named(source), source.skip, end)
     if isinstance(source, str | Path):
         return _open_named(Source(path=str(source)))
     return _in_memory(source)

@@ -24,11 +24,6 @@ from rlaif.store import RunFolder
 
 _T = TypeVar("_T")
 Drive = Callable[[Iterable[Job[Any]]], Iterator[Any]]
-_OF_THE_START = (
-    "revision",
-    "adapter",
-    "lora",
-)  # they belong to the starting policy's weights, not to the trained ones
 
 
 class Enough(Exception):
@@ -53,16 +48,13 @@ class Context:
         return self._engines[role]
 
     def engine_spec(self, role: str) -> EngineSpec:
-        """The entry of `engines:`. A trainer's name, or `trained` for the last one's, is the starting policy's entry
-        with the model that this run trained."""
+        """The entry of `engines:`. A trainer's name, `trained` for the last one's, or `round-NUMBER`, is the starting
+        policy's entry with the model that this run trained."""
         if role in self.config.engines:
             return self.config.engines[role]
-        trainer = self.config.trainer_of(role)
-        if trainer is not None:
-            start = self.config.engines[self.starting_policy]
-            options = {name: value for name, value in start.options().items() if name not in _OF_THE_START}
-            folder = self.folder.path / "models" / trainer
-            return EngineSpec(**{**options, "model": str(folder), "price": start.price})
+        trained = self.config.trained_folder(role)
+        if trained is not None:
+            return self.config.engines[self.starting_policy].serving(str(self.folder.path / trained))
         raise ConfigError(f"no engine {role!r} under engines: (there: {', '.join(sorted(self.config.engines))})")
 
     @property

@@ -24,7 +24,7 @@ from rlaif.stages.contest import Samples, contestants_of, matches_of, sampled
 from rlaif.stages.evaluation import VERSION, Comparison, JudgeView, evaluate, view
 from rlaif.stages.pairing.standards import Standards
 from rlaif.stages.reward_accuracy import measure_reward_models
-from rlaif.store import write_whole
+from rlaif.store import RunFolder, rounds_before, write_whole
 
 STAGE = "evaluate"
 Metric = Callable[[str, str], dict[str, float | None]]
@@ -121,10 +121,11 @@ def _corrected(
 
 
 def _also_trained_on(context: Context, prompts: Sequence[Prompt]) -> int:
-    """How many prompts are not held out: the run has the same text among those it made its labels from."""
-    if not context.folder.table("prompts").exists():
-        return 0
-    seen = {prompt.text for prompt in context.folder.read("prompts", Prompt)}
+    """How many prompts are not held out: the run, or a round before, has the same text among those it made its labels
+    from."""
+    folders = [context.folder, *map(RunFolder, rounds_before(context.folder.path))]
+    read = (folder.read("prompts", Prompt) for folder in folders if folder.table("prompts").exists())
+    seen = {prompt.text for prompts_of_one in read for prompt in prompts_of_one}
     return sum(prompt.text in seen for prompt in prompts)
 
 

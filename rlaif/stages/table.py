@@ -63,9 +63,13 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
 
+OF_ALL_ROUNDS = ("rounds", "evaluate", "report")  # what a run that goes in rounds does itself
+
+
 def stages_of(config: Pipeline) -> list[str]:
-    """The stages that the config asks for, in order."""
-    return [name for name in STAGES if TABLE[name].is_present(config)]
+    """The stages that the config asks for, in order. Where it goes in rounds the others are those of each round."""
+    asked = [name for name in STAGES if TABLE[name].is_present(config)]
+    return [name for name in asked if name in OF_ALL_ROUNDS] if config.rounds else asked
 
 
 def stage(name: str) -> Stage:
@@ -336,6 +340,13 @@ _ALL = [
         writes=lambda config: [dataset_folder(kind) for kind in (config.export or ExportSection()).kinds],
     ),
     *(_trainer(name) for name in TRAINERS),
+    Stage(
+        name="rounds",
+        where="rlaif.rounds.course:run",  # called by the pipeline itself: a round is a run of its own
+        sections=("rounds",),
+        writes=lambda config: ["rounds.json"],
+        always=True,  # whether a round is up to date is for its own stages to say
+    ),
     Stage(
         name="evaluate",
         where="rlaif.stages.evaluate:run",

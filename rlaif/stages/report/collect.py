@@ -79,6 +79,7 @@ class ReportData:
     evaluation: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
     audit: dict[str, Any] = field(default_factory=dict)
+    rounds: dict[str, Any] = field(default_factory=dict)
     examples: list[Example] = field(default_factory=list)
 
     @property
@@ -118,6 +119,7 @@ def collect(run_path: Path, n_examples: int = 12) -> ReportData:
     data.calibration = _read_object(run_path / "calibration" / "calibration.json")
     data.evaluation = _read_object(run_path / "evaluation" / "evaluation.json")
     data.audit = _read_object(run_path / "audit.json")
+    data.rounds = _read_object(run_path / "rounds.json")
     data.examples = _examples(run, spread(preferences, n_examples))
     return data
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from rlaif.stages.report import audit, cards, charts, matches, people, summary
+from rlaif.stages.report import audit, cards, charts, matches, people, rounds, summary
 from rlaif.stages.report.collect import Example, ReportData
 from rlaif.stages.report.labels import p_first, standard_of
 from rlaif.stages.report.remarks import remarks
@@ -36,6 +36,7 @@ def context(data: ReportData, title: str | None = None) -> dict[str, Any]:
         "headline": cards.headline(data),
         "gap": _gap(data),
         "audit": audit.context(data.audit),
+        "rounds": rounds.context(data.rounds),
         "label_cards": cards.label_cards(data),
         "principles": _principle_rows(data),
         "matrix": _matrix(data),

@@ -49,6 +49,7 @@ def summarise(data: ReportData) -> dict[str, Any]:
         "principles": _principles(data),
         "audit": {name: data.audit.get(name) for name in ("figures", "gates")} if data.audit else None,
         "dropped": dropped(data),
+        "rounds": data.rounds or None,
     }
 
 

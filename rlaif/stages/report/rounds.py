@@ -1,0 +1,72 @@
+"""The table over rounds of a run that goes in rounds, from its rounds.json."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rlaif.stages.report import summary
+
+_LABELS = {"labelled": "prompts with a preference", "consistent": "same winner in both orders"}
+_SHARES = ("win_rate.", "oracle_win_rate", *_LABELS)
+
+
+def context(found: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What the template sees: {"n", "result", "stopped", "columns", "rows"}; None where there are no rounds."""
+    rounds = found.get("rounds") or []
+    if not rounds:
+        return None
+    names = _columns(rounds)
+    return {
+        "n": found.get("n"),
+        "result": _result(found),
+        "stopped": found.get("stopped"),
+        "columns": [_title(name) for name in names],
+        "rows": [_row(row, names) for row in rounds],
+    }
+
+
+def _columns(rounds: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the figures that any round has: the labels', win rates, then what was measured of the new policy."""
+    there = dict.fromkeys(name for row in rounds for name in row.get("figures") or {})
+    judges = [name for name in there if name.startswith("win_rate.") and not name.endswith(".ties")]
+    measured = [name for name in there if name.startswith("metrics.") and name.endswith(".after")]
+    last = [name for name in ("oracle_win_rate", "length.after") if name in there]
+    return [*(name for name in _LABELS if name in there), *judges, *last[:1], *measured, *last[1:]]
+
+
+def _title(name: str) -> str:
+    if name in _LABELS:
+        return _LABELS[name]
+    if name == "length.after":
+        return "characters"
+    if name.startswith("win_rate."):
+        return f"wins, says {name.removeprefix('win_rate.')}"
+    return name.removeprefix("metrics.").removesuffix(".after").replace("_", " ")
+
+
+def _row(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    figures = row.get("figures") or {}
+    cells = [summary.interval(summary.estimate(figures.get(name)), share=name.startswith(_SHARES)) for name in names]
+    failed = [gate for gate in row.get("gates") or [] if not gate["passed"]]
+    return {
+        "round": row.get("round"),
+        "link": f"{row.get('folder')}/report.html",
+        "prompts": row.get("prompts"),
+        "preferences": row.get("preferences"),
+        "cells": cells,
+        "passed": row.get("passed"),
+        "gates": len(row.get("gates") or []),
+        "failed": ", ".join(str(gate["name"]) for gate in failed) or "audit",
+    }
+
+
+def _result(found: Mapping[str, Any]) -> str:
+    """Which policy the run's result is, in words."""
+    kept = (found.get("policy") or {}).get("round") or 0
+    stopped = found.get("stopped")
+    whose = f"the policy of round {kept}" if kept else "the starting policy: no round passed its gates"
+    if stopped:
+        return f"Round {stopped.get('round')} was stopped: {stopped.get('reason')}. The result is {whose}."
+    of = len(found.get("rounds") or [])
+    return f"{of} of {found.get('n')} rounds are done. The result is {whose}."
