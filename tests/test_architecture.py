@@ -40,7 +40,8 @@ FORBIDDEN = {
     "store.py": ("rlaif.engines", "rlaif.driver", "rlaif.judges", "rlaif.stages", "rlaif.pipeline"),
     "metrics/": ("rlaif.store", "rlaif.io", "rlaif.stages", "rlaif.config", "pandas", "asyncio"),
     "records.py": ("rlaif.store", "rlaif.config", "rlaif.engines", "rlaif.stages"),
-    "stages/": ("rlaif.pipeline", "rlaif.cli"),
+    "stages/": ("rlaif.pipeline", "rlaif.cli", "rlaif.rounds"),
+    "rounds/": ("rlaif.pipeline", "rlaif.cli", "rlaif.engines", "rlaif.training", "rlaif.driver"),
     "recordings/": ("rlaif.driver", "rlaif.store", "rlaif.stages", "rlaif.pipeline", "rlaif.engines"),
     "engines/": ("rlaif.judges", "rlaif.stages", "rlaif.driver", "rlaif.pipeline"),
 }

@@ -1,0 +1,28 @@
+"""docs/rounds.md is held to the program."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from rlaif.config import RoundsSection
+from rlaif.config.base import read_yaml
+from rlaif.config.rounds import TRAINERS_OF_ROUNDS
+from rlaif.rounds import figures
+
+DOC = (Path(__file__).parents[2] / "docs" / "rounds.md").read_text(encoding="utf-8")
+
+
+def test_the_section_is_a_section(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", DOC, re.MULTILINE | re.DOTALL)
+    (tmp_path / "doc.yaml").write_text(block, encoding="utf-8")
+    section = RoundsSection.model_validate(read_yaml(tmp_path / "doc.yaml")["rounds"])
+    assert set(section.model_fields_set) == set(RoundsSection.model_fields), "every key is shown"
+    figures.check_names(section.gates, ["judge"])
+    assert all(f"`{name}`" in DOC for name in TRAINERS_OF_ROUNDS)
+
+
+def test_every_kind_of_figure_is_in_the_table() -> None:
+    names = "".join(row.split("|")[1] for row in DOC.split("|---|---|\n")[1].split("\n\n")[0].splitlines())
+    documented = {name.partition(".")[0] for name in re.findall(r"`([^`]+)`", names)} - {""}
+    assert documented == {*figures.OWN, *figures.EVALUATED, *figures.OF_FILES}
