@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlaif.config import Pipeline
+from rlaif.digests import path_sha256
 from rlaif.errors import ConfigError, GateFailed
 from rlaif.metrics import Estimate
 from rlaif.rounds.derived import folder_of, of_round, policy_of, section_of, trainer_of
@@ -30,12 +31,13 @@ _LEFT_OUT = ("by_principle", "by_domain", "training")
 
 
 def run(config: Pipeline, folder: RunFolder, run_round: RunRound, spent: Mapping[str, Any]) -> dict[str, Any]:
-    """Run what is missing of the rounds; returns counts. Writes rounds.json and models/NAME after each of them.
+    """Run what is missing of the rounds; returns counts. Writes rounds.json and models/NAME after each new one.
 
     `spent`: by this command before the rounds. Errors: GateFailed once everything is written; those of a run.
     """
     n = section_of(config).n
     done: list[dict[str, Any]] = []
+    known = _known(folder)  # of a command before this one: while nothing differs, what it left stands
     for number in range(1, n + 1):
         stopped = None
         try:
@@ -47,8 +49,10 @@ def run(config: Pipeline, folder: RunFolder, run_round: RunRound, spent: Mapping
         row = _row(config, number)
         stopped = stopped or gates.failure(row["gates"])
         done.append(row | {"passed": stopped is None})
-        _publish(config, folder, number if stopped is None else number - 1)
-        _write(config, folder, done, stopped)
+        known = known if known[number - 1 : number] == done[-1:] else []
+        if not known or stopped is not None or number == n:
+            _publish(config, folder, number if stopped is None else number - 1)
+            _write(config, folder, done, stopped)
         if stopped is not None:
             kept = f"the policy of round {number - 1} stays" if number > 1 else "the starting policy stays"
             raise GateFailed(f"round {number}: {stopped}; {kept}", _counts(done))
@@ -70,7 +74,7 @@ def _row(config: Pipeline, number: int) -> dict[str, Any]:
     figures = figures_of(folder)
     prompts, preferences = figures.get("labelled"), figures.get("preferences")
     shown: dict[str, Found] = {name: found for name, found in figures.items() if not name.startswith(_LEFT_OUT)}
-    return {
+    row = {
         "round": number,
         "folder": str(folder.relative_to(config.run)),
         "prompts": prompts.n if isinstance(prompts, Estimate) else 0,
@@ -78,6 +82,16 @@ def _row(config: Pipeline, number: int) -> dict[str, Any]:
         "figures": shown,
         "gates": judged(section_of(config).gates, figures),
     }
+    found: dict[str, Any] = json.loads(json.dumps(plain(row), allow_nan=False))  # as it will be read
+    return found
+
+
+def _known(folder: RunFolder) -> list[dict[str, Any]]:
+    try:
+        rounds = json.loads((folder.path / FILE).read_text(encoding="utf-8"))["rounds"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return list(rounds)
 
 
 def _write(config: Pipeline, folder: RunFolder, done: list[dict[str, Any]], stopped: str | None) -> None:
@@ -90,12 +104,12 @@ def _write(config: Pipeline, folder: RunFolder, done: list[dict[str, Any]], stop
         "stopped": None if stopped is None else {"round": len(done), "reason": stopped},
         "rounds": done,
     }
-    body = json.dumps(plain(whole), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    body = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_whole(folder.path / FILE, body.encode("utf-8", "replace"))
 
 
 def _publish(config: Pipeline, folder: RunFolder, number: int) -> None:
-    """models/NAME becomes the policy of round `number`; with 0 there is none.
+    """models/NAME becomes the policy of round `number`; with 0 there is none. An evaluation of another policy goes.
 
     Its files are hard links where the file system has them, else copies: they take no room twice, and stay whole
     when the folder is moved, or a round is deleted.
@@ -106,6 +120,8 @@ def _publish(config: Pipeline, folder: RunFolder, number: int) -> None:
     source = policy_of(config, number) if number else None
     if source is not None and _same(source, there):
         return
+    if source is None or path_sha256(source) != path_sha256(there):
+        (folder.path / "evaluation" / "evaluation.json").unlink(missing_ok=True)
     for left in (new, old):
         shutil.rmtree(left, ignore_errors=True)
     if source is not None:

@@ -120,6 +120,36 @@ def test_a_gate_of_a_rounds_own_audit_ends_the_rounds_too(tmp_path: Path) -> Non
     assert result_of(tmp_path) == "of round 1" and told(tmp_path)["stopped"]["round"] == 2
 
 
+def test_an_interrupted_look_at_finished_rounds_changes_nothing(tmp_path: Path) -> None:
+    write = writing([9, 8, 7], [])
+    course.run(rounds_of(tmp_path), RunFolder(tmp_path), write, {"sent": 0})
+    before = (tmp_path / "rounds.json").read_bytes()
+
+    def run_round(mine: Pipeline, spent: Mapping[str, Any]) -> Mapping[str, Any]:
+        if mine.run.endswith("2"):
+            raise KeyboardInterrupt
+        return spent  # up to date
+
+    with pytest.raises(KeyboardInterrupt):
+        course.run(rounds_of(tmp_path), RunFolder(tmp_path), run_round, {"sent": 0})
+    assert result_of(tmp_path) == "of round 3" and (tmp_path / "rounds.json").read_bytes() == before
+    course.run(rounds_of(tmp_path, n=2), RunFolder(tmp_path), lambda mine, spent: spent, {"sent": 0})
+    assert result_of(tmp_path) == "of round 2" and len(told(tmp_path)["rounds"]) == 2
+
+
+def test_an_evaluation_of_another_policy_goes_with_it(tmp_path: Path) -> None:
+    write = writing([9, 4, 7], [])
+    course.run(rounds_of(tmp_path), RunFolder(tmp_path), write, {"sent": 0})
+    evaluation = tmp_path / "evaluation" / "evaluation.json"
+    evaluation.parent.mkdir()
+    evaluation.write_text("{}")
+    course.run(rounds_of(tmp_path), RunFolder(tmp_path), lambda mine, spent: spent, {"sent": 0})
+    assert evaluation.exists()
+    with pytest.raises(GateFailed):
+        course.run(rounds_of(tmp_path, {"labelled": {"min": 0.5}}), RunFolder(tmp_path), write, {"sent": 0})
+    assert not evaluation.exists()
+
+
 def test_a_budget_is_no_gate(tmp_path: Path) -> None:
     write = writing([9, 9, 9], [])
 
