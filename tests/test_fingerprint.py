@@ -104,3 +104,17 @@ def test_what_the_members_of_a_panel_and_their_gold_depend_on(config: dict[str, 
         before = marks(config)
         Path(name).write_text(Path(name).read_text() + "\n")
         assert changed(config, before) == stages, name
+
+
+def test_a_starting_model_counts_by_its_content_wherever_it_lies(config: dict[str, Any]) -> None:
+    for name, weights in (("here", b"1"), ("there", b"1"), ("other", b"2")):
+        Path(name).mkdir()
+        (Path(name) / "config.json").write_text("{}")
+        (Path(name) / "model.safetensors").write_bytes(weights)
+
+    def mark(model: str) -> str:
+        pipeline = Pipeline.model_validate({**config, "train": {"dpo": {"model": model}}})
+        return fingerprint(pipeline, RunFolder("run"), "dpo")
+
+    assert mark("here") == mark("there") != mark("other")
+    assert mark("owner/name") != mark("owner/other"), "a hub id counts by its name"
