@@ -8,6 +8,7 @@ from typing import Any
 from rlaif.stages.report import summary
 
 _LABELS = {"labelled": "prompts with a preference", "consistent": "same winner in both orders"}
+_OTHERS = {"oracle_win_rate": "wins, by the oracle", "length.after": "characters"}
 _SHARES = ("win_rate.", "oracle_win_rate", *_LABELS)
 
 
@@ -31,15 +32,15 @@ def _columns(rounds: Sequence[Mapping[str, Any]]) -> list[str]:
     there = dict.fromkeys(name for row in rounds for name in row.get("figures") or {})
     judges = [name for name in there if name.startswith("win_rate.") and not name.endswith(".ties")]
     measured = [name for name in there if name.startswith("metrics.") and name.endswith(".after")]
-    last = [name for name in ("oracle_win_rate", "length.after") if name in there]
-    return [*(name for name in _LABELS if name in there), *judges, *last[:1], *measured, *last[1:]]
+    wanted = [*_LABELS, *judges, "oracle_win_rate", *measured, "length.after"]
+    return [name for name in wanted if name in there]
 
 
 def _title(name: str) -> str:
     if name in _LABELS:
         return _LABELS[name]
-    if name == "length.after":
-        return "characters"
+    if name in _OTHERS:
+        return _OTHERS[name]
     if name.startswith("win_rate."):
         return f"wins, says {name.removeprefix('win_rate.')}"
     return name.removeprefix("metrics.").removesuffix(".after").replace("_", " ")
