@@ -15,6 +15,7 @@ from rlaif.stages.base import Context
 from rlaif.stages.contest import contestants_of
 from rlaif.stages.live import checks as live
 from rlaif.store import RunFolder
+from rlaif.training.data import is_there
 
 
 def check(config: Pipeline, folder: RunFolder, stages: Iterable[str]) -> None:
@@ -110,6 +111,9 @@ def _evaluate(context: Context) -> None:
         raise ConfigError("evaluate: this config has no such section")
     for path in section.metrics:
         find_metric(path)
+    for name, skill in section.skills.items():
+        if not is_there(skill.dataset):
+            raise ConfigError(f"evaluate.skills.{name}.dataset: {skill.dataset}: no such dataset folder or file")
     if section.prompts is None:
         return
     for judge in judges_of(context.config):

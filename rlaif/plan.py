@@ -17,7 +17,7 @@ from rlaif.judges.base import Judge, planned
 from rlaif.judges.revision import RevisionChain
 from rlaif.records import Dropped, Message, Prompt, Request, Response
 from rlaif.stages.base import Context, count_reasons
-from rlaif.stages.contest import contestants_of, matches_of
+from rlaif.stages.contest import Contestant, contestants_of, matches_of
 from rlaif.stages.generate import sampling_request
 from rlaif.stages.judge import Pairs, count_lineups, tasks
 from rlaif.stages.live import checks as live
@@ -266,6 +266,7 @@ def _evaluate_loads(context: Context) -> dict[str, _Load]:
     some = prompts[:_SAMPLED]
     mean = sum(count(prompt.messages) for prompt in some) / max(1, len(some))
     answers = _Load(n_answers, round(n_answers * mean), n_answers * section.max_tokens)
+    answers = answers.plus(_greedy_load(context, contestants, count))
     loads = {"evaluate: answers": answers.priced(context.engine_spec(context.starting_policy).price)}
     for seat in evaluate.judges_of(config):
         judge = seat.build(context.engine)
@@ -275,6 +276,20 @@ def _evaluate_loads(context: Context) -> dict[str, _Load]:
             named = f"evaluate: {seat.name}" if list(by_role) == [seat.name] else f"evaluate: {seat.name}: {asked}"
             loads[named] = load.times(section.n * n_matches)
     return loads
+
+
+def _greedy_load(context: Context, contestants: Sequence[Contestant], count: Callable[[list[Message]], int]) -> _Load:
+    """The demonstrations of skills that every policy also answers greedily."""
+    from rlaif.stages.evaluate import skills_of
+    from rlaif.stages.forgetting import greedy_requests
+
+    section = context.config.evaluate
+    if section is None or not any(skill.greedy for skill in section.skills.values()):
+        return _Load(0, 0, 0)
+    skills = skills_of(section)
+    requests = [request for row in contestants for request in greedy_requests(section, skills, row)]
+    tokens_in = sum(count(request.messages) for request in requests)
+    return _Load(len(requests), tokens_in, sum(request.max_tokens for request in requests))
 
 
 def _training(config: Pipeline, wanted: list[str]) -> list[str]:

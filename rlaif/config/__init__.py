@@ -8,7 +8,7 @@ from rlaif.config.auditing import AuditSection, Gate, InjectionSection
 from rlaif.config.base import Section, Source, apply_override, read_yaml, telling_fault, validate
 from rlaif.config.calibration import CalibrateSection
 from rlaif.config.data import Budget, EngineSpec, ExportSection, GenerateSection, Price, Sampler
-from rlaif.config.evaluation import EvaluateSection, ReportSection
+from rlaif.config.evaluation import EvaluateSection, ReportSection, SkillSection
 from rlaif.config.guarding import GuardSection, Limit
 from rlaif.config.judging import JudgeSection, PairSection, ReviseSection
 from rlaif.config.pipeline import Pipeline, load
@@ -52,6 +52,7 @@ __all__ = [
     "SFTSection",
     "Sampler",
     "Section",
+    "SkillSection",
     "Source",
     "TrainSection",
     "apply_override",

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from rlaif.config import EvaluateSection, Pipeline, Sampler
 from rlaif.driver import Job
 from rlaif.errors import ConfigError
-from rlaif.records import Dropped, Prompt, Reply, Response, make_id
+from rlaif.records import Dropped, Prompt, Reply, Request, Response, make_id
 from rlaif.stages.base import Context
 from rlaif.stages.generate import response_of, sampling_request
 from rlaif.stages.table import located
@@ -73,16 +73,28 @@ def sampler_of(config: Pipeline, section: EvaluateSection, start: str, engine: s
     return base.model_copy(update=changes)
 
 
-def sampled(context: Context, contestant: Contestant, prompts: Sequence[Prompt]) -> Samples:
-    """What the policy answers; of a best-of-n, `n` answers each the best of its own samples."""
+def sampled(
+    context: Context, contestant: Contestant, prompts: Sequence[Prompt], beside: Sequence[Request] = ()
+) -> tuple[Samples, list[Reply]]:
+    """What the policy answers; of a best-of-n, `n` answers each the best of its own samples. And its replies to other
+    requests, asked in the same go: its engine is loaded once."""
     sampler = contestant.sampler
     n = sampler.n
     wide = sampler.model_copy(update={"n": n * contestant.best_of})
-    jobs = (samples_job(prompt, wide, context.config.seed) for prompt in prompts)
-    found = list(context.drive(f"{STAGE}: {sampler.name}", [sampler.engine], jobs, len(prompts)))
+    jobs: Iterator[Job[Any]] = itertools.chain(
+        (samples_job(prompt, wide, context.config.seed) for prompt in prompts), map(_reply_job, beside)
+    )
+    total = len(prompts) + len(beside)
+    found = list(context.drive(f"{STAGE}: {sampler.name}", [sampler.engine], jobs, total))
+    samples, replies = found[: len(prompts)], found[len(prompts) :]
     if contestant.reward is None:
-        return found
-    return best_of(prompts, found, contestant.best_of, scorer_of(contestant.reward))
+        return samples, replies
+    return best_of(prompts, samples, contestant.best_of, scorer_of(contestant.reward)), replies
+
+
+def _reply_job(request: Request) -> Job[Reply]:
+    (reply,) = yield [request]
+    return reply
 
 
 def scorer_of(folder: str) -> Score:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,8 +22,10 @@ from rlaif.records import Dropped, Judgment, Prompt, Response
 from rlaif.stages.base import Context, count_reasons
 from rlaif.stages.calibration.applying import path_of
 from rlaif.stages.calibration.correcting import as_json, corrected, judge_for
-from rlaif.stages.contest import Samples, contestants_of, matches_of, sampled
+from rlaif.stages.contest import Contestant, Samples, contestants_of, matches_of, sampled
+from rlaif.stages.contestants import Answers, describe
 from rlaif.stages.evaluation import VERSION, Comparison, JudgeView, evaluate, view
+from rlaif.stages.forgetting import Skills, greedy_requests, marked, read_skills
 from rlaif.stages.pairing.standards import Standards
 from rlaif.stages.reward_accuracy import measure_reward_models
 from rlaif.store import write_whole
@@ -63,7 +67,9 @@ def _policies(
     prompts = _prompts(source, dropped)
     context.folder.write("evaluation/prompts", prompts)
     contestants = contestants_of(context.config, context.starting_policy)
-    samples = {row.name: sampled(context, row, prompts) for row in contestants}
+    skills = skills_of(section)
+    answers = [_answers(context, section, row, prompts, skills) for row in contestants]
+    samples = {of.contestant.name: of.samples for of in answers}
     dropped.extend(row for of in samples.values() for rows in of for row in rows if isinstance(row, Dropped))
     responses = _responses(samples)
     context.folder.write("evaluation/responses", responses)
@@ -88,6 +94,7 @@ def _policies(
     n_seen = _also_trained_on(context, prompts)
     result, views = figures(main)
     result |= {"prompts_also_trained_on": n_seen}
+    result["contestants"] = describe(context, section, prompts, answers, skills)
     if others:
         result["matches"] = [{"baseline": names[0], "policy": names[1], **figures(names)[0]} for names in others]
     return result, {
@@ -97,6 +104,22 @@ def _policies(
         "judgments": sum(len(rows) for rows in judgments.values()),
         "dropped": _excluded(views),
     }
+
+
+def skills_of(section: EvaluateSection) -> Skills:
+    """Errors: DataError."""
+    if not section.skills:
+        return {}
+    with tempfile.TemporaryDirectory() as cache:
+        return read_skills(section, Path(cache))
+
+
+def _answers(
+    context: Context, section: EvaluateSection, contestant: Contestant, prompts: Sequence[Prompt], skills: Skills
+) -> Answers:
+    asked = greedy_requests(section, skills, contestant)
+    samples, replies = sampled(context, contestant, prompts, asked)
+    return Answers(contestant, samples, marked(section, skills, replies))
 
 
 def _corrected(

@@ -121,7 +121,8 @@ def _evaluate_roles(config: Pipeline) -> Sequence[str]:
 
 
 def _scores_with_models(config: Pipeline) -> bool:
-    return config.evaluate is not None and bool(config.evaluate.best_of or config.evaluate.reward_models)
+    section = config.evaluate
+    return section is not None and bool(section.best_of or section.reward_models or section.kl or section.skills)
 
 
 def _own(names: Iterable[str | None]) -> Sequence[str]:
@@ -181,7 +182,8 @@ def _evaluate_files(config: Pipeline) -> Iterator[Path]:
     for source in (section.prompts, *section.pairs.values()):
         yield from _source_files(source)
     models = [*section.reward_models.values(), *([section.best_of.reward] if section.best_of else [])]
-    yield from (located(model, Path(config.run)) for model in models)
+    datasets = [skill.dataset for skill in section.skills.values()]
+    yield from (located(value, Path(config.run)) for value in [*models, *datasets])
     if section.calibration:
         yield path_of(section.calibration, Path(config.run))
     yield from _standard_files(config)

@@ -30,6 +30,11 @@ def located(value: str) -> str:
     return str(path) if path.exists() or value.startswith("shipped:") else value
 
 
+def is_there(source: Path | str) -> bool:
+    """Whether a dataset is a file or folder here, or could be a hub id."""
+    return Path(located(str(source))).exists() or re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)) is not None
+
+
 def load_splits(
     source: Path | str, columns: Sequence[str] | Callable[[list[str]], Sequence[str]], cache: Path
 ) -> Splits:
@@ -57,7 +62,7 @@ def _read(source: Path | str, cache: Path) -> Any:
     import datasets
 
     path = Path(source)
-    if not path.exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+    if not is_there(source):
         raise DataError(f"{source}: no such dataset folder or file")
     try:
         if path.is_file():

@@ -53,6 +53,12 @@ def encode(tokenizer: Any, prompt: str | Messages, response: str | Messages, *, 
     return Ids(start, _closed(whole[len(start) :], end, finished))
 
 
+def written(tokenizer: Any, text: str, *, finished: bool) -> list[int]:
+    """A policy's own text as the ids that it most likely wrote, with the end token where it came to its end. It may
+    have sampled another cut of the same text: the text does not say."""
+    return _closed(_bare(tokenizer, text), tokenizer.eos_token_id, finished)
+
+
 def _closed(ids: list[int], end: int | None, finished: bool) -> list[int]:
     """`ids` up to the last end token, which is there if and only if the response is finished."""
     if end in ids:

@@ -44,6 +44,11 @@ def _add_commands(world: argparse.ArgumentParser) -> None:
     prompts.add_argument("--seed", type=int, default=0, help="decides the order, and so which come first")
     prompts.add_argument("--heldout", action="store_true", help="prompts that no shipped model was trained on")
     prompts.set_defaults(func=_prompts)
+    facts = commands.add_parser("facts", help="write the world's facts as demonstrations: to replay, or to measure")
+    facts.add_argument("--out", type=Path, required=True, help="file to write")
+    facts.add_argument("--seed", type=int, default=0, help="decides the order and the wording of each completion")
+    facts.add_argument("--heldout", action="store_true", help="asked by templates that nothing was trained on")
+    facts.set_defaults(func=_facts)
     check = commands.add_parser("check", help="measure the shipped models against the oracle")
     check.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
     check.add_argument("--models", type=Path, help="folder with policy/, judge/ and second-judge/")
@@ -96,6 +101,15 @@ def _prompts(args: argparse.Namespace) -> int:
     _writable(args.out.parent)
     n = write_prompts(args.out, args.n, args.seed, "heldout" if args.heldout else "train")
     print(f"{n} prompts written to {args.out}")
+    return 0
+
+
+def _facts(args: argparse.Namespace) -> int:
+    from rlaif.world.demonstrations import write_facts
+
+    _writable(args.out.parent)
+    n = write_facts(args.out, args.seed, "heldout" if args.heldout else "train")
+    print(f"{n} demonstrations written to {args.out}")
     return 0
 
 

@@ -1,0 +1,183 @@
+"""Log-probs under the policies of an evaluation that are model folders: of their own responses, for the KL to the
+starting policy, and of demonstrations. One model is in memory at a time.
+
+A run keeps the text of a response and not its token ids. So the ids are had by encoding again: the prompt as the
+engine renders it, the text by the policy's own tokenizer, and the end token where the response came to its end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlaif.config import EvaluateSection
+from rlaif.engines.base import IN_PROCESS
+from rlaif.records import Prompt
+from rlaif.stages.base import Context
+from rlaif.stages.contest import Contestant
+from rlaif.stages.forgetting import LogProbs, Skills, skill_prompt
+from rlaif.stages.generate import sampling_request
+from rlaif.stages.paired import Paired, Row
+from rlaif.training.likelihood import KL, Texts, kl, log_likelihoods
+from rlaif.training.tokens import Ids, written
+
+_BESIDE_THE_FOLDER = ("adapter", "lora", "quantization", "revision")  # engine options that change what is served
+_RENDERS = "chat_template_kwargs"  # the one extra that is no parameter of sampling
+
+
+@dataclass
+class Likelihoods:
+    """Policy → what its log-probs are, or the reason why there are none."""
+
+    kl: dict[str, KL | str] = field(default_factory=dict)  # of its rows, in their order
+    skills: dict[str, dict[str, LogProbs] | str] = field(default_factory=dict)  # by skill
+
+
+class _Reader:
+    """A policy in a folder, as ids: its prompts and texts in the way that it met them."""
+
+    def __init__(self, contestant: Contestant, folder: Path, dtype: str, seed: int) -> None:
+        from rlaif.engines.local import ChatFormat, load_tokenizer
+
+        where = f"evaluate: {contestant.name}"
+        self.folder, self.dtype = folder, dtype
+        self._sampler, self._seed = contestant.sampler, seed
+        self._chat = ChatFormat(load_tokenizer(str(folder), folder, None, where), where)
+
+    def ids(self, prompt: Prompt, text: str, *, finished: bool) -> Ids:
+        asked = self._chat.encode(sampling_request(prompt, self._sampler, 0, self._seed))
+        return Ids(asked, written(self._chat.tokenizer, text, finished=finished))
+
+    def responses(self, rows: Sequence[Row]) -> list[Ids]:
+        return [
+            self.ids(row.prompt, row.response.text, finished=row.response.finish_reason != "length") for row in rows
+        ]
+
+    def skill(self, name: str, skills: Skills) -> list[Ids]:
+        return [self.ids(skill_prompt(name, i, d), d.completion, finished=True) for i, d in enumerate(skills[name])]
+
+
+def measure(
+    context: Context,
+    section: EvaluateSection,
+    contestants: Sequence[Contestant],
+    rows: Mapping[str, Sequence[Row]],
+    skills: Skills,
+) -> Likelihoods:
+    """Errors: ConfigError, EngineError (a folder that does not load, a text too long for its model)."""
+    found = Likelihoods()
+    readers = {c.name: _reader(context, c) for c in contestants}
+    asked: dict[Path, dict[tuple[str, str], Texts]] = {}
+    dtypes = {reader.folder: reader.dtype for reader in readers.values() if isinstance(reader, _Reader)}
+
+    def ask(reader: _Reader, key: tuple[str, str], ids: Sequence[Ids], temperature: float = 1.0) -> None:
+        asked.setdefault(reader.folder, {})[key] = Texts(ids, temperature)
+
+    start = contestants[0].name
+    for c in contestants:
+        reader, first = readers[c.name], readers[start]
+        if isinstance(reader, str) or c.reward is not None:
+            why = reader if isinstance(reader, str) else "the best of several answers, as a reward model sees it"
+            found.skills[c.name] = why
+        else:
+            for name in skills:
+                ask(reader, (c.name, name), reader.skill(name, skills))
+        if not section.kl:
+            continue
+        texts = _kl_texts(c, rows[c.name], reader, first)
+        if isinstance(texts, str):
+            found.kl[c.name] = texts
+        elif isinstance(reader, _Reader) and isinstance(first, _Reader):
+            ask(reader, (c.name, _OWN), texts[0], section.temperature)
+            ask(first, (c.name, _START), texts[1], section.temperature)
+    values: dict[tuple[str, str], LogProbs] = {}
+    for folder, of in asked.items():
+        values |= log_likelihoods(folder, of, dtype=dtypes[folder])
+    for c in contestants:
+        if (c.name, _OWN) in values:
+            found.kl[c.name] = kl(values[c.name, _OWN], values[c.name, _START])
+        found.skills.setdefault(c.name, {name: values[c.name, name] for name in skills if (c.name, name) in values})
+    return found
+
+
+_OWN, _START = "\0own responses", "\0own responses under the starting policy"  # no names of skills
+
+
+def _reader(context: Context, contestant: Contestant) -> _Reader | str:
+    """Errors: EngineError for a folder that cannot be read."""
+    from rlaif.engines.local import find_folder
+
+    spec = context.engine_spec(contestant.sampler.engine)
+    options = spec.options()
+    if spec.engine not in IN_PROCESS:
+        return f"it is served by {spec.engine}: there is no model folder to load"
+    beside = next((name for name in _BESIDE_THE_FOLDER if options.get(name)), None)
+    if beside is not None:
+        return f"it is served with {beside}: the model folder alone is another policy"
+    folder = find_folder(str(options["model"]), f"evaluate: {contestant.name}")
+    if folder is None:
+        return f"{options['model']} is a hub id, not a folder"
+    return _Reader(contestant, folder, str(options.get("dtype") or "auto"), context.config.seed)
+
+
+def _kl_texts(
+    contestant: Contestant, rows: Sequence[Row], reader: _Reader | str, start: _Reader | str
+) -> tuple[list[Ids], list[Ids]] | str:
+    """Its responses for itself and for the starting policy, or why there can be no KL."""
+    why = _no_samples(contestant, rows)
+    if why:
+        return why
+    if isinstance(reader, str):
+        return reader
+    if isinstance(start, str):
+        return f"the starting policy: {start}"
+    ours, theirs = reader.responses(rows), start.responses(rows)
+    if any(a.completion != b.completion for a, b in zip(ours, theirs, strict=True)):
+        return "its tokenizer cuts texts otherwise than the starting policy's"
+    return ours, theirs
+
+
+def _no_samples(contestant: Contestant, rows: Sequence[Row]) -> str | None:
+    """Why the responses are no draws from the policy's own distribution."""
+    sampler = contestant.sampler
+    extra = next((name for name in sampler.extra if name != _RENDERS), None)
+    if not rows:
+        return "it answered nothing"
+    if contestant.reward is not None:
+        return "chosen among several samples"
+    if sampler.temperature == 0:
+        return "greedy replies (temperature 0) are no draws from a distribution"
+    if sampler.top_p < 1:
+        return f"top_p {sampler.top_p:g} cuts the distribution that was sampled"
+    if extra is not None:
+        return f"extra.{extra}: which distribution was sampled is not known"
+    if sampler.stop:
+        return "stop strings: whether the policy had come to its end is not known"
+    if any(row.response.thinking for row in rows):
+        return "responses stand without the thinking that was written before them"
+    return None
+
+
+def kl_figures(
+    found: KL | str, contestant: Contestant, start: Contestant, rows: Sequence[Row], paired: Paired
+) -> Any:
+    """What evaluation.json says of one policy's KL. Of a best-of-n of the starting policy, instead of an estimate, a
+    bound: log n − (n − 1)/n (Beirami et al. 2024, 2401.01879)."""
+    if isinstance(found, str):
+        n = contestant.best_of
+        bounded = contestant.reward is not None and contestant.sampler.engine == start.sampler.engine
+        bound = {"upper_bound": round(math.log(n) - (n - 1) / n, 6)} if bounded else {}
+        return {"per_response": None, "per_token": None, "reason": found, **bound}
+    places = [row.place for row in rows]
+    tokens = dict(zip(places, map(float, found.tokens), strict=True))
+    k1, k3 = (dict(zip(places, map(float, values), strict=True)) for values in (found.k1, found.k3))
+    return {
+        "per_response": paired.mean(k1),
+        "per_token": paired.ratio(k1, tokens),
+        "k3_per_response": paired.mean(k3),
+        "k3_per_token": paired.ratio(k3, tokens),
+        "temperature": contestant.sampler.temperature,
+    }

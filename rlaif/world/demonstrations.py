@@ -1,0 +1,38 @@
+"""What the world knows, as demonstrations: to measure or to replay a skill that a training may wear away."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from rlaif.world.facts import FACTS
+from rlaif.world.phrases import Split
+from rlaif.world.prompts import prompts_of
+
+
+def fact_rows(seed: int, split: Split) -> list[dict[str, Any]]:
+    """Every fact under every question template of the split: `prompt` and `completion` (messages), and `answer`: all
+    statements of the fact, one of which a right reply says. `seed` decides the order and each completion's wording."""
+    rng = random.Random(f"facts/{seed}/{split}")
+    rows = []
+    for prompt in prompts_of(split):
+        if prompt.domain == "fact":
+            statements = [s.format(k=prompt.key, v=prompt.answer) for s in FACTS[prompt.kind].statements]
+            rows.append(
+                {
+                    "prompt": [{"role": "user", "content": prompt.text}],
+                    "completion": [{"role": "assistant", "content": rng.choice(statements)}],
+                    "answer": statements,
+                }
+            )
+    rng.shuffle(rows)
+    return rows
+
+
+def write_facts(path: Path, seed: int, split: Split) -> int:
+    """Write the rows as JSONL; the same arguments give the same bytes. Returns how many."""
+    rows = fact_rows(seed, split)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return len(rows)
