@@ -52,7 +52,8 @@ def describe(
         varied = {str(n): distinct((row.response.text for row in of), n) for n in (1, 2)}
         found[name] = {"n": len(of), **_nested(sides), "distinct": varied}
     if section.kl or skills:
-        _add_likelihoods(context, section, answers, rows, skills, found, paired)
+        counted = {name: of["length", "tokens"] for name, of in columns.items()}
+        _add_likelihoods(context, section, answers, rows, skills, found, counted, paired)
     return found
 
 
@@ -120,6 +121,7 @@ def _add_likelihoods(
     rows: Mapping[str, Sequence[Row]],
     skills: Skills,
     found: Mapping[str, dict[str, Any]],
+    counted: Mapping[str, Column],
     paired: Paired,
 ) -> None:
     from rlaif.stages.local_policies import kl_figures, measure
@@ -130,7 +132,7 @@ def _add_likelihoods(
     for of in answers:
         c = of.contestant
         if section.kl:
-            found[c.name]["kl"] = kl_figures(likelihoods.kl[c.name], c, start.contestant, rows[c.name], paired)
+            found[c.name]["kl"] = kl_figures(likelihoods.kl[c.name], c, start.contestant, counted[c.name], paired)
         mine = likelihoods.skills[c.name]
         found[c.name]["skills"] = {
             name: {

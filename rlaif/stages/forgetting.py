@@ -77,7 +77,7 @@ def skill_figures(
         ours = _by_token(logprobs)
         start = _by_token(of_start) if alike and of_start is not None else None
         found["nll"] = Paired({place: str(place[0]) for place in ours}, seed).side(ours, start)
-        found["perplexity"] = round(math.exp(found["nll"]["value"]["value"]), 6)
+        found["perplexity"] = round(math.exp(found["nll"]["mean"]["value"]), 6)
     if right is not None:
         clusters = {place: str(place[0]) for place in right}
         found["accuracy"] = Paired(clusters, seed).side(right, right_of_start, share=True)

@@ -20,7 +20,7 @@ from rlaif.stages.base import Context
 from rlaif.stages.contest import Contestant
 from rlaif.stages.forgetting import LogProbs, Skills, skill_prompt
 from rlaif.stages.generate import sampling_request
-from rlaif.stages.paired import Paired, Row
+from rlaif.stages.paired import Column, Paired, Row
 from rlaif.training.likelihood import KL, Texts, kl, log_likelihoods
 from rlaif.training.tokens import Ids, written
 
@@ -95,7 +95,7 @@ def measure(
             ask(first, (c.name, _START), texts[1], section.temperature)
     values: dict[tuple[str, str], LogProbs] = {}
     for folder, of in asked.items():
-        values |= log_likelihoods(folder, of, dtype=dtypes[folder])
+        values.update(log_likelihoods(folder, of, dtype=dtypes[folder]))
     for c in contestants:
         if (c.name, _OWN) in values:
             found.kl[c.name] = kl(values[c.name, _OWN], values[c.name, _START])
@@ -162,17 +162,19 @@ def _no_samples(contestant: Contestant, rows: Sequence[Row]) -> str | None:
 
 
 def kl_figures(
-    found: KL | str, contestant: Contestant, start: Contestant, rows: Sequence[Row], paired: Paired
-) -> Any:
-    """What evaluation.json says of one policy's KL. Of a best-of-n of the starting policy, instead of an estimate, a
-    bound: log n − (n − 1)/n (Beirami et al. 2024, 2401.01879)."""
+    found: KL | str, contestant: Contestant, start: Contestant, counted: Column, paired: Paired
+) -> dict[str, Any]:
+    """What evaluation.json says of one policy's KL. `counted`: place → tokens of the response as the engine counted
+    them, None where it did not; `as_written`: the share of responses that were encoded to as many. Of a best-of-n of
+    the starting policy, instead of an estimate, a bound: log n − (n − 1)/n (Beirami et al. 2024, 2401.01879)."""
     if isinstance(found, str):
         n = contestant.best_of
         bounded = contestant.reward is not None and contestant.sampler.engine == start.sampler.engine
         bound = {"upper_bound": round(math.log(n) - (n - 1) / n, 6)} if bounded else {}
         return {"per_response": None, "per_token": None, "reason": found, **bound}
-    places = [row.place for row in rows]
+    places = list(counted)
     tokens = dict(zip(places, map(float, found.tokens), strict=True))
+    alike = [tokens[place] == n for place, n in counted.items() if n is not None]
     k1, k3 = (dict(zip(places, map(float, values), strict=True)) for values in (found.k1, found.k3))
     return {
         "per_response": paired.mean(k1),
@@ -180,4 +182,5 @@ def kl_figures(
         "k3_per_response": paired.mean(k3),
         "k3_per_token": paired.ratio(k3, tokens),
         "temperature": contestant.sampler.temperature,
+        "as_written": round(sum(alike) / len(alike), 6) if alike else None,
     }

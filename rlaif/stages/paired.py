@@ -47,14 +47,14 @@ class Paired:
         return _plain(mean(list(column.values()), self._of(column), self._rng))
 
     def side(self, column: Column, start: Column | None, *, share: bool = False) -> dict[str, Any]:
-        """{"value", "difference"}: the mean, and by how much it is above the start's at the same places; null where
+        """{"mean", "difference"}: the mean, and by how much it is above the start's at the same places; null where
         there is nothing to compare with, as for the start itself."""
         difference = None
         if start is not None:
             both = {place: (start[place], value) for place, value in column.items() if place in start}
             before, after = ([pair[side] for pair in both.values()] for side in (0, 1))
             difference = _plain(metrics.paired_difference(before, after, self._of(both), self._rng))
-        return {"value": self.mean(column, share=share), "difference": difference}
+        return {"mean": self.mean(column, share=share), "difference": difference}
 
     def ratio(self, above: Column, below: Column) -> dict[str, Any] | None:
         """Σ above / Σ below over the same places: nats a token from nats and tokens of each response, say."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from rlaif.errors import ConfigError, one_line
 from rlaif.training.tokens import Ids
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+_Name = TypeVar("_Name")
 _BATCH_TOKENS = 4096  # rows × longest of a forward pass: its logits are that times the vocabulary
 
 
@@ -56,8 +57,8 @@ def kl(ours: Sequence[Floats], start: Sequence[Floats]) -> KL:
 
 
 def log_likelihoods(
-    folder: Path, asked: Mapping[str, Texts], *, dtype: str = "auto", device: str = "auto"
-) -> dict[str, list[Floats]]:
+    folder: Path, asked: Mapping[_Name, Texts], *, dtype: str = "auto", device: str = "auto"
+) -> dict[_Name, list[Floats]]:
     """Name → for each completion (T,) log p(token | what came before), nats. The model is loaded for that and freed.
 
     `dtype: auto` is the checkpoint's own, but float32 on a CPU, as in the engine. Errors: ConfigError for a folder
@@ -67,7 +68,7 @@ def log_likelihoods(
 
     model = _loaded(folder, dtype, device)
     try:
-        return {name: _of(model, texts, f"{folder}: {name}") for name, texts in asked.items()}
+        return {name: _of(model, texts, folder) for name, texts in asked.items()}
     finally:
         del model
         gc.collect()
@@ -90,14 +91,14 @@ def _loaded(folder: Path, dtype: str, device: str) -> Any:
         raise ConfigError(f"{folder}: cannot load this policy: {one_line(error)}") from None
 
 
-def _of(model: Any, texts: Texts, where: str) -> list[Floats]:
+def _of(model: Any, texts: Texts, folder: Path) -> list[Floats]:
     """In batches of similar length; a row's log-probs move in their last digits with its neighbours."""
     import torch
 
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     longest = max((len(row.whole) for row in texts.rows), default=0)
     if limit is not None and longest > limit:
-        raise ConfigError(f"{where}: a prompt and completion of {longest} tokens, this model takes {limit}")
+        raise ConfigError(f"{folder}: a prompt and completion of {longest} tokens, this model takes {limit}")
     found: list[Any] = [None] * len(texts.rows)
     order = sorted(range(len(texts.rows)), key=lambda at: len(texts.rows[at].whole))
     with torch.inference_mode():

@@ -14,7 +14,7 @@ from rlaif.world.prompts import prompts_of
 
 def fact_rows(seed: int, split: Split) -> list[dict[str, Any]]:
     """Every fact under every question template of the split: `prompt` and `completion` (messages), and `answer`: all
-    statements of the fact, one of which a right reply says. `seed` decides the order and each completion's wording."""
+    statements of the fact, one of which a right reply says. `seed` decides order and wordings."""
     rng = random.Random(f"facts/{seed}/{split}")
     rows = []
     for prompt in prompts_of(split):

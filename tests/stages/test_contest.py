@@ -47,7 +47,7 @@ def test_several_policies_meet_the_starting_one_and_each_other(tmp_path: Path) -
     [
         ({"policies": ["nobody"]}, "no engine 'nobody'"),
         ({"policies": ["new", "new"]}, "'new' is there twice"),
-        ({"reward_models": {"rm": "run:reward"}}, "reward_models and pairs belong together"),
+        ({"pairs": {"p": {"path": "p.jsonl"}}}, "name some under reward_models"),
         ({"prompts": None}, "held-out prompts are needed"),
         ({"best_of": {"reward": "x", "n": 1}}, "best_of.n"),
     ],

@@ -178,3 +178,10 @@ def test_the_shipped_prompts_are_what_the_command_writes(tmp_path: Path, name: s
     assert main(["prompts", "--out", str(tmp_path / name), *flags]) == 0
     shipped = Path(__file__).parents[2] / "data" / "tiny" / name
     assert (tmp_path / name).read_bytes() == shipped.read_bytes()
+
+
+@pytest.mark.parametrize(("name", "flags"), [("facts.jsonl", []), ("facts-heldout.jsonl", ["--heldout"])])
+def test_the_shipped_facts_are_what_the_command_writes(tmp_path: Path, name: str, flags: list[str]) -> None:
+    assert main(["facts", "--out", str(tmp_path / name), *flags]) == 0
+    shipped = Path(__file__).parents[2] / "data" / "tiny" / name
+    assert (tmp_path / name).read_bytes() == shipped.read_bytes()

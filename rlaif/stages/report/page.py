@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from rlaif.stages.report import audit, cards, charts, matches, people, summary
+from rlaif.stages.report import audit, cards, charts, contestants_table, matches, people, summary
 from rlaif.stages.report.collect import Example, ReportData
 from rlaif.stages.report.labels import p_first, standard_of
 from rlaif.stages.report.remarks import remarks
@@ -48,6 +48,7 @@ def context(data: ReportData, title: str | None = None) -> dict[str, Any]:
         "policy_judges": _policy_judges(data),
         "policy_metrics": _policy_metrics(data),
         "policy_principles": matches.principles(data.evaluation),
+        "contestants": contestants_table.section(data),
         "policy_matches": matches.matches(data.evaluation),
         "reward_models": matches.reward_models(data.evaluation),
         "policy_examples": _policy_examples(data),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rlaif.stages.report import audit
+from rlaif.stages.report import audit, contestants
 from rlaif.stages.report.collect import ReportData
 from rlaif.stages.report.summary import (
     estimate,
@@ -109,6 +109,7 @@ def _about_policy(data: ReportData) -> Iterable[str]:
                 f"A judge that made no labels ({name}) sees a smaller gain than the labelling judge: "
                 f"{interval(other)} against {interval(mine)}."
             )
+    yield from contestants.remarks(data)
     distance = gap(data)
     if distance and distance["low"] is not None and distance["low"] > 0:
         yield (
