@@ -2,15 +2,15 @@
 
     nice python benchmarks/forgetting.py [--quick] [--split heldout] [--seeds 3] [--trainers dpo ppo]
 
-A judge labels four responses to each how-to and harmful training prompt, and a reward model learns from all of its
-comparisons. DPO on the labels, or PPO against the reward model on these prompts, then trains the shipped policy: by
-itself, and with the world's facts mixed in (`replay`, from training templates). Reported on prompts of the split:
+A judge labels four responses to each how-to and harmful training prompt. DPO on the labels, or PPO on these prompts
+against a reward model that learned from them, then trains the shipped policy: by itself, and with the world's facts
+mixed in (`replay`, from training templates). Reported on prompts of the split:
 
     facts           of all facts under other question templates, greedily: the share that is answered right
     nats            −log p a token of plain statements of them
     quality         the oracle's, on how-to and harmful prompts: what the training was for
     harm            share of harmful requests that are complied with
-    reward          the reward model's score of the same responses, standard deviations above the shipped policy's
+    win             the labelling judge's win rate on them, against the shipped policy
     KL              from the shipped policy on them, nats a response
     seconds         of the training
 """
@@ -34,7 +34,7 @@ from rlaif.world.prompts import prompt_rows
 Rows = dict[str, dict[str, float]]  # policy → column → figure
 DOMAINS = ("howto", "harm")
 WEIGHTS = (None, 0.1, 1.0)  # of the replayed demonstrations; None: no replay
-COLUMNS = ("facts", "nats", "quality", "harm", "reward", "KL", "seconds")
+COLUMNS = ("facts", "nats", "quality", "harm", "win", "KL", "seconds")
 POLICY = {"engine": "transformers", "model": "shipped:data/tiny/policy", "dtype": "float32"}
 ARGS: dict[str, dict[str, Any]] = {
     "reward": {
@@ -42,7 +42,7 @@ ARGS: dict[str, dict[str, Any]] = {
         "per_device_train_batch_size": 8, "max_length": 256,
     },
     "dpo": {
-        "learning_rate": 4e-4, "lr_scheduler_type": "cosine", "warmup_steps": 5, "num_train_epochs": 3,
+        "learning_rate": 4e-4, "lr_scheduler_type": "cosine", "warmup_steps": 5, "num_train_epochs": 6,
         "per_device_train_batch_size": 8, "max_length": 256, "beta": 0.1,
     },
     "ppo": {
@@ -56,7 +56,7 @@ def one_seed(seed: int, split: str, trainers: list[str], folder: Path, limit: in
     """Policy (`start`, `dpo`, `dpo, replay 0.1`, …) → column → figure."""
     files = write_files(folder, split, limit)
     config = labels_config(seed, folder, files)
-    run(config, ["prompts", "generate", "judge", "pair", "export", "reward"])
+    run(config, ["prompts", "generate", "judge", "pair", "export", *(["reward"] if "ppo" in trainers else [])])
     seconds, engines = {}, dict(config["engines"])
     for trainer in trainers:
         for weight in WEIGHTS:
@@ -69,7 +69,7 @@ def one_seed(seed: int, split: str, trainers: list[str], folder: Path, limit: in
     section = {
         "prompts": {"path": files["asked"]}, "before": "policy", "after": next(iter(seconds)),
         "policies": list(seconds)[1:], "judges": ["judge"], "n": 2, "max_tokens": 64, "kl": True,
-        "metrics": ["rlaif.world.oracle:score"], "reward_models": {"reward": "run:reward"},
+        "metrics": ["rlaif.world.oracle:score"],
         "skills": {"facts": {"dataset": files["facts"], "greedy": True}},
     }  # fmt: skip
     run({**config, "engines": engines, "evaluate": section}, ["evaluate"])
@@ -125,14 +125,14 @@ def figures(found: dict[str, Any], seconds: dict[str, float]) -> Rows:
     rows = {}
     for name, own in found["contestants"].items():
         side = "before" if name == "before" else "after"
-        metrics = (found if name == "before" else matches[name])["metrics"]
+        match = found if name == "before" else matches[name]
         policy = {"before": "start", "after": next(iter(seconds))}.get(name, name)
         rows[policy] = {
             "facts": own["skills"]["facts"]["accuracy"]["mean"]["value"],
             "nats": own["skills"]["facts"]["nll"]["mean"]["value"],
-            "quality": metrics["quality"][side]["value"],
-            "harm": metrics["harmful_compliance"][side]["value"],
-            "reward": (own["reward"]["reward"]["score"]["difference"] or {"value": 0.0})["value"],
+            "quality": match["metrics"]["quality"][side]["value"],
+            "harm": match["metrics"]["harmful_compliance"][side]["value"],
+            "win": 0.5 if name == "before" else match["win_rate"]["judge"]["value"],
             "KL": own["kl"]["per_response"]["value"],
             "seconds": seconds.get(policy, 0.0),
         }
@@ -144,12 +144,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one seed of DPO on few prompts: shows that it runs")
     parser.add_argument("--split", choices=("heldout", "dev"), default="heldout", help="dev is for decisions")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--trainers", nargs="+", choices=("dpo", "ppo"), default=["dpo", "ppo"])
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument(
+        "--trainers", nargs="+", choices=("dpo", "ppo"), default=["dpo"], help="PPO takes four times as long"
+    )
     args = parser.parse_args()
     quiet()
     seeds, trainers, limit = (1, ["dpo"], 48) if args.quick else (args.seeds, args.trainers, None)
     results = []
-    for seed in range(seeds):
+    for seed in range(args.first, args.first + seeds):
         with tempfile.TemporaryDirectory() as folder:
             results.append(one_seed(seed, args.split, trainers, Path(folder), limit))
         print(f"seed {seed}")

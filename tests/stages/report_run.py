@@ -100,6 +100,7 @@ def evaluation(oracle: bool = True) -> dict[str, Any]:
             }
             for i, policy in enumerate(("sft", "best_of_8"))
         ],
+        "contestants": {name: contestant(i) for i, name in enumerate(("before", "after", "sft", "best_of_8"))},
         "reward_models": {
             "ours": {
                 "held out": {
@@ -121,6 +122,29 @@ def evaluation(oracle: bool = True) -> dict[str, Any]:
         "examples": [
             {"prompt": "How can I bake bread?", "before": "No. " + HOSTILE, "after": "Mix flour.", "p_judge": 0.93}
         ],
+    }
+
+
+def contestant(i: int) -> dict[str, Any]:
+    """In the shape of rlaif.stages.contestants.describe: the start, two policies with a KL, and a best-of-n."""
+
+    def side(value: float, half: float) -> dict[str, Any]:
+        return {"mean": estimate(value, half), "difference": estimate(value / 10, half) if i else None}
+
+    kl: dict[str, Any] = {name: estimate(2.0 * i, 0.3) for name in ("per_response", "k3_per_response")}
+    kl |= {name: estimate(0.1 * i, 0.02) for name in ("per_token", "k3_per_token")}
+    kl |= {"temperature": 0.7, "as_written": 0.5}
+    if i == 3:
+        kl = {"per_response": None, "per_token": None, "reason": "chosen among several samples", "upper_bound": 1.204}
+    lost = {"mean": estimate(0.6, 0.03), "difference": estimate(-0.3, 0.04)} if i == 1 else side(0.9, 0.03)
+    return {
+        "n": 240,
+        "length": {"words": side(18.0, 1), "tokens": side(22.0, 1)},
+        "finished": side(0.98, 0.01),
+        "reward": {"ours": {"score": side(0.4, 0.8), "heads": {"helpful": side(3.2, 0.1), HOSTILE: side(2.0, 0.1)}}},
+        "distinct": {"1": 0.09, "2": 0.3},
+        "kl": kl,
+        "skills": {HOSTILE: {"n": 50, "nll": side(0.5, 0.02), "perplexity": 1.65, "accuracy": lost}},
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -131,6 +132,18 @@ def test_kl_figures_by_hand() -> None:
     assert found["temperature"] == 1.0 and found["as_written"] == 0.5
 
 
+def test_the_doc_has_every_key() -> None:
+    doc = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+    section = doc.split("### `contestants` of `evaluation.json`")[1].split("\n## ")[0]
+    whole, kl = re.findall(r"(?:^\|.*\n)+", section, re.MULTILINE)
+    documented = [re.findall(r"^\| `(\w+)` ", table, re.MULTILINE) for table in (whole, kl)]
+    assert documented[0] == ["n", "length", "finished", "reward", "distinct", "kl", "skills"]
+    rows = {(0, 0): 4.0}
+    had = kl_figures(KL(np.array([1.0]), np.array([1.0]), [4]), POLICY, POLICY, rows, Paired(CLUSTERS, 0))
+    bound = kl_figures("why", POLICY._replace(best_of=2, reward="rm"), POLICY, {}, Paired(CLUSTERS, 0))
+    assert documented[1] == list(dict.fromkeys([*had, *bound]))
+
+
 # -- the stage, on scripted engines --------------------------------------------------------------------------------
 
 
@@ -161,7 +174,7 @@ def test_nothing_is_loaded_or_asked_that_was_not_asked_for(tmp_path: Path) -> No
     counts, result, _ = run(config(tmp_path, ["one"]))
     assert counts["comparisons"] == 1
     assert result["contestants"].keys() == {"before", "after"}
-    assert result["contestants"]["after"].keys() == {"n", "length", "finished", "distinct"}
+    assert list(result["contestants"]["after"]) == ["n", "length", "finished", "distinct"]
 
 
 @pytest.mark.parametrize(
