@@ -68,42 +68,72 @@ def measure(
     skills: Skills,
 ) -> Likelihoods:
     """Errors: ConfigError, EngineError (a folder that does not load, a text too long for its model)."""
-    found = Likelihoods()
+    found, asked = Likelihoods(), _Asked()
     readers = {c.name: _reader(context, c) for c in contestants}
-    asked: dict[Path, dict[tuple[str, str], Texts]] = {}
-    dtypes = {reader.folder: reader.dtype for reader in readers.values() if isinstance(reader, _Reader)}
-
-    def ask(reader: _Reader, key: tuple[str, str], ids: Sequence[Ids], temperature: float = 1.0) -> None:
-        asked.setdefault(reader.folder, {})[key] = Texts(ids, temperature)
-
-    start = contestants[0].name
+    start = readers[contestants[0].name]
     for c in contestants:
-        reader, first = readers[c.name], readers[start]
-        if isinstance(reader, str) or c.reward is not None:
-            why = reader if isinstance(reader, str) else "the best of several answers, as a reward model sees it"
+        why = _ask_skills(asked, c, readers[c.name], skills)
+        if why:
             found.skills[c.name] = why
-        else:
-            for name in skills:
-                ask(reader, (c.name, name), reader.skill(name, skills))
-        if not section.kl:
-            continue
-        texts = _kl_texts(c, rows[c.name], reader, first)
-        if isinstance(texts, str):
-            found.kl[c.name] = texts
-        elif isinstance(reader, _Reader) and isinstance(first, _Reader):
-            ask(reader, (c.name, _OWN), texts[0], section.temperature)
-            ask(first, (c.name, _START), texts[1], section.temperature)
-    values: dict[tuple[str, str], LogProbs] = {}
-    for folder, of in asked.items():
-        values.update(log_likelihoods(folder, of, dtype=dtypes[folder]))
+        why = _ask_kl(asked, c, rows[c.name], readers[c.name], start) if section.kl else None
+        if why:
+            found.kl[c.name] = why
+    values = asked.answers()
     for c in contestants:
-        if (c.name, _OWN) in values:
+        if c.name not in found.skills:
+            found.skills[c.name] = {name: values[c.name, name] for name in skills}
+        if section.kl and c.name not in found.kl:
             found.kl[c.name] = kl(values[c.name, _OWN], values[c.name, _START])
-        found.skills.setdefault(c.name, {name: values[c.name, name] for name in skills if (c.name, name) in values})
     return found
 
 
-_OWN, _START = "\0own responses", "\0own responses under the starting policy"  # no names of skills
+_OWN, _START = "\0 own responses", "\0 own responses, under the start"  # beside the names of skills
+
+
+class _Asked:
+    """Which log-probs are wanted of which model, so that each is loaded once. Keys: policy, and what of it."""
+
+    def __init__(self) -> None:
+        self._of: dict[tuple[Path, str], dict[tuple[str, str], Texts]] = {}
+
+    def add(self, reader: _Reader, key: tuple[str, str], ids: Sequence[Ids], temperature: float = 1.0) -> None:
+        self._of.setdefault((reader.folder, reader.dtype), {})[key] = Texts(ids, temperature)
+
+    def answers(self) -> dict[tuple[str, str], LogProbs]:
+        found: dict[tuple[str, str], LogProbs] = {}
+        for (folder, dtype), of in self._of.items():
+            found.update(log_likelihoods(folder, of, dtype=dtype))
+        return found
+
+
+def _ask_skills(asked: _Asked, contestant: Contestant, reader: _Reader | str, skills: Skills) -> str | None:
+    """Why there can be none, if so."""
+    if isinstance(reader, str):
+        return reader
+    if contestant.reward is not None:
+        return "the best of several answers, as a reward model sees it"
+    for name in skills:
+        asked.add(reader, (contestant.name, name), reader.skill(name, skills))
+    return None
+
+
+def _ask_kl(
+    asked: _Asked, contestant: Contestant, rows: Sequence[Row], reader: _Reader | str, start: _Reader | str
+) -> str | None:
+    """Why there can be none, if so."""
+    why = _no_samples(contestant, rows)
+    if why:
+        return why
+    if isinstance(reader, str):
+        return reader
+    if isinstance(start, str):
+        return f"the starting policy: {start}"
+    ours, theirs = reader.responses(rows), start.responses(rows)
+    if any(a.completion != b.completion for a, b in zip(ours, theirs, strict=True)):
+        return "its tokenizer cuts texts otherwise than the starting policy's"
+    asked.add(reader, (contestant.name, _OWN), ours, contestant.sampler.temperature)
+    asked.add(start, (contestant.name, _START), theirs, contestant.sampler.temperature)
+    return None
 
 
 def _reader(context: Context, contestant: Contestant) -> _Reader | str:
@@ -121,23 +151,6 @@ def _reader(context: Context, contestant: Contestant) -> _Reader | str:
     if folder is None:
         return f"{options['model']} is a hub id, not a folder"
     return _Reader(contestant, folder, str(options.get("dtype") or "auto"), context.config.seed)
-
-
-def _kl_texts(
-    contestant: Contestant, rows: Sequence[Row], reader: _Reader | str, start: _Reader | str
-) -> tuple[list[Ids], list[Ids]] | str:
-    """Its responses for itself and for the starting policy, or why there can be no KL."""
-    why = _no_samples(contestant, rows)
-    if why:
-        return why
-    if isinstance(reader, str):
-        return reader
-    if isinstance(start, str):
-        return f"the starting policy: {start}"
-    ours, theirs = reader.responses(rows), start.responses(rows)
-    if any(a.completion != b.completion for a, b in zip(ours, theirs, strict=True)):
-        return "its tokenizer cuts texts otherwise than the starting policy's"
-    return ours, theirs
 
 
 def _no_samples(contestant: Contestant, rows: Sequence[Row]) -> str | None:
