@@ -24,7 +24,7 @@ from selection_world import PIPELINE, WEIGHTS, Judged, Pieces, interval, judged,
 from rlaif.config import DPOSection, PairSection, SFTSection, load
 from rlaif.metrics import Floats
 from rlaif.paths import shipped
-from rlaif.records import Judgment, Preference, Prompt, Response
+from rlaif.records import Judgment, Prompt, Response
 from rlaif.stages.pair import pair
 from rlaif.stages.pairing.standards import Standards
 from rlaif.store import RunFolder
@@ -45,7 +45,8 @@ WAYS: dict[str, dict[str, Any]] = {
 SFT = "SFT on the chosen of the first"
 
 
-def selected(world: Judged, way: Mapping[str, Any]) -> list[Preference]:
+def selected(world: Judged, way: Mapping[str, Any]) -> dict[str, Any]:
+    """Prompt, chosen and rejected ids, and the probability of each preference, as arrays."""
     folder = RunFolder(world.run)
     given = {"min_margin": 0.05, "principle_weights": WEIGHTS, **way}
     judge = load(PIPELINE).judge
@@ -53,21 +54,26 @@ def selected(world: Judged, way: Mapping[str, Any]) -> list[Preference]:
         folder.read("judgments", Judgment), PairSection(**given), standards=Standards.of(judge),
         responses=folder.read("responses", Response),
     )  # fmt: skip
-    return found
+    names = ("prompt_id", "chosen_id", "rejected_id", "probability")
+    return {name: np.array([getattr(row, name) for row in found]) for name in names}
 
 
-def rows_of(world: Judged, preferences: Sequence[Preference]) -> list[dict[str, Any]]:
+def rows_of(world: Judged, preferences: Mapping[str, Any], which: Sequence[int]) -> list[dict[str, Any]]:
     folder = RunFolder(world.run)
     prompts = {row.id: row.messages for row in folder.read("prompts", Prompt)}
     texts = {row.id: row.text for row in folder.read("responses", Response)}
+
+    def said(name: str, at: int) -> list[dict[str, str]]:
+        return [{"role": "assistant", "content": texts[str(preferences[name][at])]}]
+
     return [
         {
-            "prompt": prompts[row.prompt_id],
-            "chosen": [{"role": "assistant", "content": texts[row.chosen_id]}],
-            "rejected": [{"role": "assistant", "content": texts[row.rejected_id]}],
-            "probability": row.probability,
+            "prompt": prompts[str(preferences["prompt_id"][at])],
+            "chosen": said("chosen_id", at),
+            "rejected": said("rejected_id", at),
+            "probability": float(preferences["probability"][at]),
         }
-        for row in preferences
+        for at in which
     ]
 
 
@@ -92,8 +98,10 @@ def one_seed(seed: int, split: str, sizes: tuple[int, int, int], ways: Sequence[
     """Way → (prompts,) oracle quality; "start" is the policy before."""
     n_prompts, n_samples, limit = sizes
     world = judged(seed, n_prompts, n_samples)
-    by_way = {way: selected(world, WAYS[way]) for way in ways}
-    n = min(map(len, by_way.values()))
+    by_way = {
+        way: get(f"selected-{seed}-{number}", partial(selected, world, WAYS[way])) for number, way in enumerate(ways)
+    }
+    n = min(len(found["probability"]) for found in by_way.values())
 
     def before() -> dict[str, Floats]:
         return {"quality": policy_quality(shipped("data/tiny/policy"), seed, split, limit, 2)}
@@ -101,12 +109,13 @@ def one_seed(seed: int, split: str, sizes: tuple[int, int, int], ways: Sequence[
     def after(way: str) -> dict[str, Floats]:
         started = time.monotonic()
         preferences = by_way.get(way, by_way[ways[0]])
-        rows = rows_of(world, random.Random(f"ways/{seed}").sample(preferences, n))
+        n_there = len(preferences["probability"])
+        rows = rows_of(world, preferences, random.Random(f"ways/{seed}").sample(range(n_there), n))
         with tempfile.TemporaryDirectory() as temporary:
             model = trained(rows, Path(temporary) / "model", seed, sft=way == SFT)
             found = policy_quality(model, seed, split, limit, 2)
         print(
-            f"seed {seed}  {way:32} {n} of {len(preferences)} preferences: quality {found.mean():.3f} "
+            f"seed {seed}  {way:32} {n} of {n_there} preferences: quality {found.mean():.3f} "
             f"({time.monotonic() - started:.0f} s)",
             flush=True,
         )

@@ -138,7 +138,7 @@ def ends(
     rejected `worst`: the lowest score. `longest_among_worst`: the longest with a value ≤ min + within·R (both as in
     Meta-Rewarding, Wu et al. 2024, 2407.19594, with ρ = within). `near`: the value nearest to μ − sds·σ (Xiao et al.
     2025, 2502.16825, with sds = 2). With n responses no value is further below μ than √(n − 1)·σ: below five
-    responses (σ with n), 2σ is out of reach and `near` is the worst.
+    responses 2σ is out of reach and `near` is the worst; so it mostly is on mean P(win), which has no tails.
     With `max_length_ratio` the rejected one is looked for among those of a length alike, where there are any.
     Never is one rejected whose value is above that of the chosen one, where there is another.
     """

@@ -89,6 +89,6 @@ def _logprob(response_id: str, traits: Mapping[str, Traits]) -> float:
     if found is None:
         raise DataError(
             f"pair.min_likelihood_quantile: response {response_id} has no meta.{LOGPROB}; set logprobs: true on "
-            "every sampler of generate, or give it with the responses"
+            "every sampler of generate, with an engine that reports them, or give it with the responses"
         )
     return found
