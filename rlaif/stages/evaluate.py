@@ -1,4 +1,5 @@
-"""The trained policy against the starting policy on held-out prompts, judged in both orders by one or more judges."""
+"""The trained policy against the starting policy on held-out prompts, in the eyes of one or more judges: one that
+compares sees two responses in both orders, one that scores sees each by itself, and the scores are compared."""
 
 from __future__ import annotations
 
@@ -166,11 +167,12 @@ class Seat(NamedTuple):
         return [self.role] if self.role else self.section.roles
 
     def build(self, engine_of: EngineOf) -> Judge:
-        """Errors: ConfigError, also where it does not compare two responses."""
+        """Errors: ConfigError, also where it takes all of a prompt's responses at once."""
         judge = build(self.section, engine_of, role=self.role, where=f"evaluate.judges: {self.name}")
-        if judge.arity != 2:
+        if judge.arity not in (1, 2):
             raise ConfigError(
-                f"judge.judge: {self.section.judge!r} does not compare two responses, which evaluate needs"
+                f"judge.judge: {self.section.judge!r} neither compares two responses nor scores one, which evaluate "
+                "needs"
             )
         return judge
 
@@ -194,10 +196,19 @@ def _alone(section: JudgeSection, role: str) -> JudgeSection:
 
 def _judgments(context: Context, seat: Seat, comparisons: Sequence[Comparison]) -> list[Judgment]:
     judge = seat.build(context.engine)
-    seed = context.config.seed
-    jobs = (judge(Task(prompt=c.prompt, responses=[c.before, c.after], seed=seed)) for c in comparisons)
-    found = context.drive(f"{STAGE}: {seat.name}", seat.roles, jobs, len(comparisons))
+    todo = tasks_of(judge.arity, comparisons, context.config.seed)
+    found = context.drive(f"{STAGE}: {seat.name}", seat.roles, map(judge, todo), len(todo))
     return [judgment for judgments in found for judgment in judgments]
+
+
+def tasks_of(arity: int, comparisons: Sequence[Comparison], seed: int) -> list[Task]:
+    """What a judge looks at: each comparison (arity 2), or each response once, however often it is compared (1)."""
+    if arity == 2:
+        return [Task(prompt=c.prompt, responses=[c.before, c.after], seed=seed) for c in comparisons]
+    alone = {
+        row.id: Task(prompt=c.prompt, responses=[row], seed=seed) for c in comparisons for row in (c.before, c.after)
+    }
+    return list(alone.values())
 
 
 def judge_section_of(config: Pipeline) -> JudgeSection:
