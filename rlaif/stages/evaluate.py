@@ -16,13 +16,13 @@ from rlaif.config import EvaluateSection, JudgeSection, PairSection, Pipeline, S
 from rlaif.engines.base import import_path
 from rlaif.errors import ConfigError, DataError
 from rlaif.judges import EngineOf, build
-from rlaif.judges.base import Judge, Task
+from rlaif.judges.base import Judge
 from rlaif.records import Dropped, Judgment, Prompt, Response
 from rlaif.stages.base import Context, count_reasons
 from rlaif.stages.calibration.applying import path_of
 from rlaif.stages.calibration.correcting import as_json, corrected, judge_for
 from rlaif.stages.contest import Samples, contestants_of, matches_of, sampled
-from rlaif.stages.evaluation import VERSION, Comparison, JudgeView, evaluate, view
+from rlaif.stages.evaluation import VERSION, Comparison, JudgeView, evaluate, tasks_of, view
 from rlaif.stages.pairing.standards import Standards
 from rlaif.stages.reward_accuracy import measure_reward_models
 from rlaif.store import write_whole
@@ -199,16 +199,6 @@ def _judgments(context: Context, seat: Seat, comparisons: Sequence[Comparison]) 
     todo = tasks_of(judge.arity, comparisons, context.config.seed)
     found = context.drive(f"{STAGE}: {seat.name}", seat.roles, map(judge, todo), len(todo))
     return [judgment for judgments in found for judgment in judgments]
-
-
-def tasks_of(arity: int, comparisons: Sequence[Comparison], seed: int) -> list[Task]:
-    """What a judge looks at: each comparison (arity 2), or each response once, however often it is compared (1)."""
-    if arity == 2:
-        return [Task(prompt=c.prompt, responses=[c.before, c.after], seed=seed) for c in comparisons]
-    alone = {
-        row.id: Task(prompt=c.prompt, responses=[row], seed=seed) for c in comparisons for row in (c.before, c.after)
-    }
-    return list(alone.values())
 
 
 def judge_section_of(config: Pipeline) -> JudgeSection:
