@@ -114,7 +114,7 @@ def apply_override(raw: dict[str, Any], override: str) -> None:
     for part in parents:
         node = _descend(node, part, override)
     try:
-        parsed = yaml.safe_load(value)
+        parsed = yaml.load(value, _TextKeys)
     except yaml.YAMLError:
         raise ConfigError(f"--set {override!r}: the value is not YAML") from None
     if isinstance(node, list):

@@ -1,4 +1,5 @@
-"""The trained policy against the starting policy on held-out prompts, judged in both orders by one or more judges."""
+"""The trained policy against the starting policy on held-out prompts, in the eyes of one or more judges: one that
+compares sees two responses in both orders, one that scores sees each by itself, and the scores are compared."""
 
 from __future__ import annotations
 
@@ -17,14 +18,14 @@ from rlaif.config import EvaluateSection, JudgeSection, PairSection, Pipeline, S
 from rlaif.engines.base import import_path
 from rlaif.errors import ConfigError, DataError
 from rlaif.judges import EngineOf, build
-from rlaif.judges.base import Judge, Task
+from rlaif.judges.base import Judge
 from rlaif.records import Dropped, Judgment, Prompt, Response
 from rlaif.stages.base import Context, count_reasons
 from rlaif.stages.calibration.applying import path_of
 from rlaif.stages.calibration.correcting import as_json, corrected, judge_for
 from rlaif.stages.contest import Contestant, Samples, contestants_of, matches_of, sampled
 from rlaif.stages.contestants import Answers, describe
-from rlaif.stages.evaluation import VERSION, Comparison, JudgeView, evaluate, view
+from rlaif.stages.evaluation import VERSION, Comparison, JudgeView, evaluate, tasks_of, view
 from rlaif.stages.forgetting import Skills, greedy_requests, marked, read_skills
 from rlaif.stages.pairing.standards import Standards
 from rlaif.stages.reward_accuracy import measure_reward_models
@@ -190,11 +191,12 @@ class Seat(NamedTuple):
         return [self.role] if self.role else self.section.roles
 
     def build(self, engine_of: EngineOf) -> Judge:
-        """Errors: ConfigError, also where it does not compare two responses."""
+        """Errors: ConfigError, also where it takes all of a prompt's responses at once."""
         judge = build(self.section, engine_of, role=self.role, where=f"evaluate.judges: {self.name}")
-        if judge.arity != 2:
+        if judge.arity not in (1, 2):
             raise ConfigError(
-                f"judge.judge: {self.section.judge!r} does not compare two responses, which evaluate needs"
+                f"judge.judge: {self.section.judge!r} neither compares two responses nor scores one, which evaluate "
+                "needs"
             )
         return judge
 
@@ -218,9 +220,8 @@ def _alone(section: JudgeSection, role: str) -> JudgeSection:
 
 def _judgments(context: Context, seat: Seat, comparisons: Sequence[Comparison]) -> list[Judgment]:
     judge = seat.build(context.engine)
-    seed = context.config.seed
-    jobs = (judge(Task(prompt=c.prompt, responses=[c.before, c.after], seed=seed)) for c in comparisons)
-    found = context.drive(f"{STAGE}: {seat.name}", seat.roles, jobs, len(comparisons))
+    todo = tasks_of(judge.arity, comparisons, context.config.seed)
+    found = context.drive(f"{STAGE}: {seat.name}", seat.roles, map(judge, todo), len(todo))
     return [judgment for judgments in found for judgment in judgments]
 
 

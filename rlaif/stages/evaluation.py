@@ -11,6 +11,7 @@ import numpy as np
 
 from rlaif import metrics
 from rlaif.config import PairSection
+from rlaif.judges.base import Task
 from rlaif.records import Judgment, Prompt, Response
 from rlaif.stages import pair
 from rlaif.stages.pairing.standards import Standards
@@ -47,6 +48,16 @@ class JudgeView:
         """1 after wins, ½ tie, 0 before wins, NaN no verdict."""
         found: list[float] = metrics.outcomes(self.p_after).tolist()
         return found
+
+
+def tasks_of(arity: int, comparisons: Sequence[Comparison], seed: int) -> list[Task]:
+    """What a judge looks at: each comparison (arity 2), or each response once, however often it is compared (1)."""
+    if arity == 2:
+        return [Task(prompt=c.prompt, responses=[c.before, c.after], seed=seed) for c in comparisons]
+    alone = {
+        row.id: Task(prompt=c.prompt, responses=[row], seed=seed) for c in comparisons for row in (c.before, c.after)
+    }
+    return list(alone.values())
 
 
 def view(

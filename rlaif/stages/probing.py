@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from rlaif.config import PairSection
 from rlaif.errors import ConfigError
-from rlaif.judges.base import Judge, Task
+from rlaif.judges.base import Judge
 from rlaif.records import Prompt, Response, make_id
 from rlaif.stages.base import Context
-from rlaif.stages.evaluation import Comparison, view
+from rlaif.stages.evaluation import Comparison, tasks_of, view
 from rlaif.stages.pairing.standards import Standards
 
 if TYPE_CHECKING:
@@ -24,9 +24,10 @@ ProbeJudge = Callable[[Sequence[Any], Sequence[str], Sequence[str]], list[float 
 def probe_judge(context: Context, trainer: str) -> ProbeJudge | None:
     """What `train.TRAINER.guard.judge` stands for; None where no judge is named.
 
-    It judges by the standard and the weights of the labels, in both orders, as `evaluate.judges` do. Replies go
-    through the journal, so that a training that is run again pays for none twice, and count towards the budget. The
-    engine is opened for each probe and closed after it. Errors: ConfigError; when called, those of `Context.drive`.
+    It judges by the standard and the weights of the labels, in both orders or by scores, as `evaluate.judges` do.
+    Replies go through the journal, so that a training that is run again pays for none twice, and count towards the
+    budget. The engine is opened for each probe and closed after it. Errors: ConfigError; when called, those of
+    `Context.drive`.
     """
     config = context.config
     section = config.train.section(trainer) if config.train else None
@@ -79,8 +80,8 @@ def _judged(
     context: Context, judge: Judge, role: str, comparisons: Sequence[Comparison], label: str
 ) -> list[float | None]:
     config = context.config
-    tasks = [Task(prompt=c.prompt, responses=[c.before, c.after], seed=config.seed) for c in comparisons]
-    judgments = context.drive(label, [role], (judge(task) for task in tasks), len(tasks))
+    tasks = tasks_of(judge.arity, comparisons, config.seed)
+    judgments = context.drive(label, [role], map(judge, tasks), len(tasks))
     weights = config.pair.principle_weights if config.pair else {}
     found = view(
         comparisons,

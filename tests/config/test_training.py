@@ -26,6 +26,8 @@ def test_a_key_named_on_is_a_key(tmp_path: Path) -> None:
     assert config.train is not None and config.train.sft is not None
     assert config.train.sft.on == "demonstrations"
     assert config.train.sft.args == {"bf16": True, "loss_type": "nll"}
+    again = load(tmp_path / "p.yaml", ["train.sft={model: m, on: revised}"])  # a value of --set likewise
+    assert again.train is not None and again.train.sft is not None and again.train.sft.on == "revised"
     (tmp_path / "odd.yaml").write_text("off: {yes: no, 1: 2}\n")
     assert read_yaml(tmp_path / "odd.yaml") == {"off": {"yes": False, 1: 2}}
 

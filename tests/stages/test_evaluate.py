@@ -189,7 +189,52 @@ def test_a_panel_judges_as_a_whole_or_its_members_alone(tmp_path: Path) -> None:
     assert result["win_rate"]["second"]["value"] == 0.5
 
 
-def test_a_panel_that_scores_cannot_evaluate(tmp_path: Path) -> None:
-    scoring = {**PANEL, "members": {"x": {"judge": "pointwise"}, "y": {"judge": "pointwise", "engine": "second"}}}
-    with pytest.raises(ConfigError, match="'panel' does not compare two responses, which evaluate needs"):
-        run(config(tmp_path, ["one"], judge=scoring, evaluate__judges=[]))
+SCORES = [
+    {"match": "GOOD", "reply": json.dumps({"rationale": "", "scores": {"good": 4}})},
+    {"match": "BAD", "reply": json.dumps({"rationale": "", "scores": {"good": 2}})},
+]
+
+
+def one_principle(tmp_path: Path) -> Path:
+    path = tmp_path / "standard.yaml"
+    path.write_text(
+        "id: one\nversion: 1\nname: One\ndescription: One.\n"
+        "principles: [{id: good, weight: 1, texts: [Choose the good one.]}]\n"
+    )
+    return path
+
+
+def scoring(tmp_path: Path, judge: dict[str, Any], **changes: Any) -> Pipeline:
+    """Judges that see one response at a time: the first gives GOOD more than BAD, the second everything the same."""
+    found = config(tmp_path, ["one", "two"], judge=judge, evaluate__n=2, **changes).model_dump(exclude_unset=True)
+    found["engines"]["judge"]["replies"] = SCORES
+    found["engines"]["second"]["replies"] = [{"reply": SCORES[0]["reply"]}]
+    return validate(Pipeline, found, "test")
+
+
+def test_a_judge_that_scores_sees_each_response_once_and_the_scores_are_compared(tmp_path: Path) -> None:
+    policies = {"policies": ["newer"], "each_other": True, "judges": ["judge", "second"]}
+    pipeline = scoring(tmp_path, {"judge": "pointwise", "constitution": str(one_principle(tmp_path))})
+    engines = {**pipeline.engines, "newer": pipeline.engines["new"]}
+    section = pipeline.evaluate.model_copy(update=policies)  # type: ignore[union-attr]
+    counts, result, folder = run(pipeline.model_copy(update={"engines": engines, "evaluate": section}))
+    judgments = list(folder.read("evaluation/judgments", Judgment))
+    assert {(j.kind, j.status, len(j.response_ids)) for j in judgments} == {("pointwise", "ok", 1)}
+    # two prompts, two samples, three policies; two judges: every response once a judge, though each is in two matches
+    assert counts["judgments"] == len(judgments) == 2 * 2 * 3 * 2
+    assert result["win_rate"]["judge"]["value"] == 1
+    assert result["win_rate"]["second"] == {**result["win_rate"]["second"], "value": 0.5, "ties": 4}
+    assert result["judges"]["judge"]["order_consistency"] is None  # nothing was shown in an order
+    assert [match["win_rate"]["judge"]["value"] for match in result["matches"]] == [1, 0.5]
+
+
+def test_a_panel_that_scores_evaluates_too(tmp_path: Path) -> None:
+    members = {"x": {"judge": "pointwise"}, "y": {"judge": "pointwise", "engine": "second"}}
+    judge = {"judge": "panel", "constitution": str(one_principle(tmp_path)), "members": members}
+    _, result, _ = run(scoring(tmp_path, judge, evaluate__judges=[]))
+    assert result["judges"]["panel"]["mean_probability"]["value"] == 0.75  # one is certain, one ties
+
+
+def test_a_judge_of_whole_lists_cannot_evaluate(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'listwise' neither compares two responses nor scores one"):
+        run(config(tmp_path, ["one"], judge={"judge": "listwise", "rubric": "helpfulness"}))
