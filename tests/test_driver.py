@@ -93,6 +93,30 @@ def test_results_come_in_the_order_of_the_jobs(journal: Journal) -> None:
     assert engine.life == ["start", "close"]
 
 
+def test_a_session_keeps_its_engines_between_runs(journal: Journal) -> None:
+    engine = Engine()
+    with Driver({"r": engine}, journal, budget=Budget(max_requests=3)).session() as run:
+        assert engine.life == [], "not before somebody asks"
+        assert list(run([echo("a"), echo("b")])) == [["a"], ["b"]]
+        assert list(run([])) == []
+        assert list(run([echo("b"), echo("c")])) == [["b"], ["c"]], "b from the journal"
+        assert engine.life == ["start"]
+        for _ in range(2):  # a session that was stopped stays so
+            with pytest.raises(BudgetReached):
+                list(run([echo("d")]))
+    assert engine.life == ["start", "close"] and engine.asked == {"a": 1, "b": 1, "c": 1}
+
+
+def test_a_session_goes_on_where_a_run_was_left_early(journal: Journal) -> None:
+    engine = Engine(lambda request, _: 0.01)
+    with Driver({"r": engine}, journal).session() as run:
+        first = run(echo(str(n)) for n in range(30))
+        assert next(first) == ["0"]
+        first.close()  # type: ignore[attr-defined]
+        assert list(run([echo("x"), echo("y")])) == [["x"], ["y"]]
+    assert engine.active == 0 and engine.life == ["start", "close"]
+
+
 def test_one_slow_request_holds_up_no_other(journal: Journal) -> None:
     """No barrier: one is answered only once all the others have been asked, which a barrier would wait for."""
 

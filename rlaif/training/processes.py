@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from rlaif.config.training import LaunchSection
@@ -13,6 +14,7 @@ from rlaif.process import is_launched, is_main, n_processes
 
 _T = TypeVar("_T")
 _Row = TypeVar("_Row")
+_TIMEOUT_S = 1800.0  # transformers' own default of ddp_timeout
 
 
 def check(launch: LaunchSection | None, where: str) -> None:
@@ -38,7 +40,8 @@ def join(args: Mapping[str, Any]) -> None:
     from accelerate import PartialState
 
     cpu = bool(args.get("use_cpu")) or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
-    PartialState(cpu=cpu, backend=args.get("ddp_backend"))
+    timeout = timedelta(seconds=float(args.get("ddp_timeout") or _TIMEOUT_S))
+    PartialState(cpu=cpu, backend=args.get("ddp_backend"), timeout=timeout)
 
 
 def from_main(make: Callable[[], _T]) -> _T:

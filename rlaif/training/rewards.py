@@ -127,7 +127,8 @@ def judged_by(judge: JudgeReward, name: str) -> RewardFunction:
             for at, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
         ]
         started = time.monotonic()
-        with torch.random.fork_rng():  # it may load a model, which draws
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices):  # it may load a model, which draws
             scores = together(rows, lambda every: judge(every, int(getattr(trainer_state, "global_step", 0))))
         if log_metric is not None:
             log_metric(f"rewards/{name}/failed", sum(score is None for score in scores) / max(1, len(scores)))
