@@ -116,6 +116,15 @@ def test_limit_counts_rows_from_the_top(tmp_path):
     assert list(io.read_rows(Source(path=str(path), limit=1))) == ROWS[:1]
 
 
+def test_skip_passes_rows_over_and_limit_counts_from_there(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"prompt": f"Q{i}?"}) + "\n" for i in range(5)))
+    texts = [prompt.text for prompt in io.read_prompts(Source(path=str(path), skip=1, limit=3), print)]
+    assert texts == ["Q1?", "Q2?", "Q3?"]
+    assert [prompt.text for prompt in io.read_prompts(Source(path=str(path), skip=4), print)] == ["Q4?"]
+    assert list(io.read_prompts(Source(path=str(path), skip=9), print)) == []
+
+
 def test_files_are_streamed(tmp_path):
     path = lines(tmp_path / "x.jsonl", '{"prompt": "first"}', "this line is broken")
     rows = io.read_rows(path)

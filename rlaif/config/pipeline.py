@@ -131,8 +131,9 @@ class Pipeline(Section):
         section = self.train.section(trainers[0]) if self.train and trainers else None
         if section is not None and section.dataset is not None:
             yield f"train.{trainers[0]}.dataset: a round trains on what it labelled itself; take the key out"
-        if section is not None and section.model.startswith("run:"):
-            yield f"train.{trainers[0]}.model: {section.model}: train it {own} and name its folder"
+        for value in section.read if section else ():
+            if value.startswith("run:"):
+                yield f"train.{trainers[0]}: {value}: train it {own} and name its folder"
         if self.calibrate is not None:
             yield f"calibrate: do it {own}, and name its calibration.json in pair.calibration"
         for key, value in (("pair", self.pair), ("evaluate", self.evaluate)):

@@ -20,7 +20,7 @@ from rlaif.store import RunFolder
 BY_JUDGE = ("win_rate", "judges", "by_principle", "judge_minus_oracle")  # followed by a judge's name
 EVALUATED = (*BY_JUDGE, "length", "length_ratio", "metrics", "oracle_win_rate", "by_domain")
 OWN = ("preferences", "labelled", "consistent")  # from the tables
-OF_FILES = ("audit", "training")  # followed by the name of a figure of the audit, or of the trainer's log
+OF_FILES = ("audit", "training", "guard")  # followed by a figure of the audit, the trainer's log, or a guard's probes
 _ENDS = ("low", "high")  # of an estimate's interval
 _CLOSE = 3
 
@@ -36,9 +36,17 @@ def figures_of(folder: Path) -> dict[str, Found]:
         found["length_ratio"] = Estimate(after.value / before.value, None, None, after.n)
     found |= _flat("audit", _read(folder / "audit.json").get("figures"))
     for path in sorted((folder / "models").glob("*/training.json")):
-        for row in _read(path).get("history") or []:  # the last point that has it counts
+        record = _read(path)
+        for row in record.get("history") or []:  # the last point that has it counts
             found |= _flat("training", {key: value for key, value in row.items() if key != "step"})
+        found |= _flat("guard", _kept(record.get("guard") or {}))
     return found
+
+
+def _kept(guard: Mapping[str, Any]) -> dict[str, Any]:
+    """What a guard saw of the weights that were kept, with intervals where it has them."""
+    row = next((row for row in guard.get("history") or [] if row.get("step") == guard.get("kept_step")), {})
+    return {key: value for key, value in row.items() if key not in ("step", "intervals")} | row.get("intervals", {})
 
 
 def _labels(run: RunFolder) -> Iterator[tuple[str, Found]]:

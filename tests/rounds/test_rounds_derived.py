@@ -95,7 +95,11 @@ REFUSED = [
     ({"train": {"sft": POLICY, "dpo": POLICY}}, "one of sft, dpo, kto goes on from round to round, there: sft, dpo"),
     ({"train": {"ppo": {**POLICY, "rewards": [{"function": "a:b"}]}}}, "there: ppo; train what comes before"),
     ({"train": {"dpo": {**POLICY, "dataset": "d"}}}, "train.dpo.dataset: a round trains on what it labelled itself"),
-    ({"train": {"dpo": {"model": "run:sft"}}}, "train.dpo.model: run:sft: train it in a run of its own"),
+    ({"train": {"dpo": {"model": "run:sft"}}}, "train.dpo: run:sft: train it in a run of its own"),
+    (
+        {"train": {"dpo": {**POLICY, "guard": {"probes": "p", "rewards": ["run:rm"]}}}},
+        "train.dpo: run:rm: train it in",
+    ),
     ({"calibrate": {"gold": "g.jsonl"}}, "calibrate: do it in a run of its own, and name its calibration.json"),
     (
         {"pair": {"calibration": "run:calibration"}},

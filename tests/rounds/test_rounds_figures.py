@@ -46,7 +46,9 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "audit.json").write_text(json.dumps(audit))
     (tmp_path / "models" / "dpo").mkdir(parents=True)
     history = [{"step": 1, "loss": 0.7, "rewards/margins": 0.1}, {"step": 2, "loss": 0.5, "grad_norm": None}]
-    (tmp_path / "models" / "dpo" / "training.json").write_text(json.dumps({"history": history}))
+    probe = {"step": 8, "kl": 0.4, "win_rate": 0.6, "intervals": {"win_rate": estimate(0.6, 0.1)}}
+    guard = {"kept_step": 8, "history": [{**probe, "step": 4, "kl": 0.1}, probe, {**probe, "step": 12, "kl": 2.0}]}
+    (tmp_path / "models" / "dpo" / "training.json").write_text(json.dumps({"history": history, "guard": guard}))
     return tmp_path
 
 
@@ -69,14 +71,17 @@ def test_every_figure_has_a_dotted_name(folder: Path) -> None:
         "audit.tie_rate": 0.2,
         "training.loss": 0.5,  # the last point that has it
         "training.rewards/margins": 0.1,
+        "guard.kl": 0.4,  # of the step whose weights were kept
+        "guard.win_rate": 0.6,
     }
+    assert found["guard.win_rate"] == Estimate(0.6, 0.5, 0.7, 40)
     assert found["audit.label_mass"] == Missing("no log-probs")
 
 
 def test_a_round_without_evaluation_has_the_figures_of_its_labels(folder: Path) -> None:
     (folder / "evaluation" / "evaluation.json").unlink()
     (folder / "audit.json").unlink()
-    assert [name for name in figures_of(folder) if not name.startswith("training")] == [
+    assert [name for name in figures_of(folder) if not name.startswith(("training", "guard"))] == [
         "preferences", "labelled", "consistent",
     ]  # fmt: skip
 

@@ -33,14 +33,19 @@ def of_round(number: int, **more: Any) -> dict[str, Any]:
 FAILED = {"name": "win_rate.<b>", "min": 0.5, "max": None, "value": 0.4, "passed": False, "reason": "below min 0.5"}
 
 
-def test_a_row_for_each_round_and_a_column_for_each_figure_of_the_new_policy() -> None:
+def test_a_column_for_each_round_and_a_row_for_each_figure_of_the_new_policy() -> None:
     found = rounds.context({"n": 3, "policy": {"round": 2}, "stopped": None, "rounds": [of_round(1), of_round(2)]})
     assert found is not None
-    assert found["columns"] == ["prompts with a preference", "wins, says judge", "harmful compliance", "characters"]
-    assert found["rows"][1]["link"] == "rounds/2/report.html"
-    assert found["rows"][0]["cells"] == [
-        "90\u00a0% (85–95\u00a0%)", "60\u00a0% (55–65\u00a0%)", "0.250 (0.200–0.300)", "61.0 (57.0–65.0)",
-    ]  # fmt: skip
+    assert found["links"][1] == {"round": 2, "to": "rounds/2/report.html"}
+    assert {row["title"]: row["cells"][0] for row in found["rows"]} == {
+        "prompts": "1,200",
+        "preferences": "90",
+        "prompts with a preference": "90\u00a0% (85–95\u00a0%)",
+        "wins, says judge": "60\u00a0% (55–65\u00a0%)",
+        "harmful compliance": "0.250 (0.200–0.300)",
+        "characters": "61.0 (57.0–65.0)",
+        "gates": "1 passed",
+    }
     assert found["result"] == "2 of 3 rounds are done. The result is the policy of round 2."
 
 
@@ -54,13 +59,14 @@ def test_what_stopped_it_is_said(kept: int, words: str) -> None:
     assert found is not None
     reason = f"Round {kept + 1} was stopped: gate failed: labelled 0.1 is below min 0.2. The result is {words}"
     assert found["result"] == reason
-    assert found["rows"][0]["failed"] == "win_rate.<b>"
+    assert found["rows"][-1]["cells"] == ["failed: win_rate.<b>"]
 
 
 def test_a_figure_that_a_round_lacks_is_a_dash() -> None:
     bare = of_round(2, figures={"labelled": {"value": None, "reason": "no prompts"}})
     found = rounds.context({"n": 2, "policy": {"round": 2}, "rounds": [of_round(1), bare]})
-    assert found is not None and found["rows"][1]["cells"] == ["–"] * 4
+    assert found is not None
+    assert [row["cells"][1] for row in found["rows"][2:-1]] == ["–"] * 4
     assert rounds.context({}) is None
 
 
@@ -70,6 +76,6 @@ def test_the_page_shows_it_and_escapes_it(tmp_path: Path) -> None:
     (tmp_path / "rounds.json").write_text(json.dumps({**told, "rounds": [row]}))
     figures = build(tmp_path, ReportSection())
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert '<a href="rounds/1/report.html">1</a>' in page and "failed: win_rate.&lt;b&gt;" in page
+    assert '<a href="rounds/1/report.html">round 1</a>' in page and "failed: win_rate.&lt;b&gt;" in page
     assert "<script>" not in page and '<a href="#rounds">' in page
     assert figures["rounds"]["rounds"][0]["round"] == 1

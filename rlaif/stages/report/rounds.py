@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rlaif.stages.report import summary
@@ -13,21 +13,29 @@ _SHARES = ("win_rate.", "oracle_win_rate", *_LABELS)
 
 
 def context(found: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What the template sees: {"n", "result", "stopped", "columns", "rows"}; None where there are no rounds."""
+    """What the template sees: {"result", "stopped", "links", "rows"}; None where there are no rounds.
+
+    One column a round, since there are more figures than rounds; `rows` are {"title", "cells"}.
+    """
     rounds = found.get("rounds") or []
     if not rounds:
         return None
-    names = _columns(rounds)
+    counts = [
+        {"title": name, "cells": [f"{row.get(name) or 0:,}" for row in rounds]} for name in ("prompts", "preferences")
+    ]
     return {
-        "n": found.get("n"),
         "result": _result(found),
         "stopped": found.get("stopped"),
-        "columns": [_title(name) for name in names],
-        "rows": [_row(row, names) for row in rounds],
+        "links": [{"round": row.get("round"), "to": f"{row.get('folder')}/report.html"} for row in rounds],
+        "rows": [
+            *counts,
+            *({"title": _title(name), "cells": [_cell(row, name) for row in rounds]} for name in _names(rounds)),
+            {"title": "gates", "cells": [_gates(row) for row in rounds]},
+        ],
     }
 
 
-def _columns(rounds: Sequence[Mapping[str, Any]]) -> list[str]:
+def _names(rounds: Sequence[Mapping[str, Any]]) -> list[str]:
     """Names of the figures that any round has: the labels', win rates, then what was measured of the new policy."""
     there = dict.fromkeys(name for row in rounds for name in row.get("figures") or {})
     judges = [name for name in there if name.startswith("win_rate.") and not name.endswith(".ties")]
@@ -46,20 +54,16 @@ def _title(name: str) -> str:
     return name.removeprefix("metrics.").removesuffix(".after").replace("_", " ")
 
 
-def _row(row: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    figures = row.get("figures") or {}
-    cells = [summary.interval(summary.estimate(figures.get(name)), share=name.startswith(_SHARES)) for name in names]
-    failed = [gate for gate in row.get("gates") or [] if not gate["passed"]]
-    return {
-        "round": row.get("round"),
-        "link": f"{row.get('folder')}/report.html",
-        "prompts": row.get("prompts"),
-        "preferences": row.get("preferences"),
-        "cells": cells,
-        "passed": row.get("passed"),
-        "gates": len(row.get("gates") or []),
-        "failed": ", ".join(str(gate["name"]) for gate in failed) or "audit",
-    }
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    figure = summary.estimate((row.get("figures") or {}).get(name))
+    return summary.interval(figure, share=name.startswith(_SHARES))
+
+
+def _gates(row: Mapping[str, Any]) -> str:
+    gates = row.get("gates") or []
+    if row.get("passed"):
+        return f"{len(gates)} passed" if gates else "none"
+    return "failed: " + (", ".join(str(gate["name"]) for gate in gates if not gate["passed"]) or "audit")
 
 
 def _result(found: Mapping[str, Any]) -> str:
