@@ -6,7 +6,7 @@ starting policy's on the same prompts. Intervals resample prompts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rlaif.config import EvaluateSection
@@ -16,6 +16,7 @@ from rlaif.stages.contest import Contestant, Samples
 from rlaif.stages.forgetting import Skills, skill_figures
 from rlaif.stages.paired import Column, Paired, Row, rows_of
 from rlaif.stages.reward_accuracy import located_model
+from rlaif.training.guard.monitors import distinct
 
 _DIGITS = 6
 _Columns = dict[tuple[str, ...], Column]  # where a figure stands under its policy → its values
@@ -49,7 +50,7 @@ def describe(
             path: paired.side(column, None if columns[name] is start else start[path], share=path == ("finished",))
             for path, column in columns[name].items()
         }
-        varied = {str(n): distinct((row.response.text for row in of), n) for n in (1, 2)}
+        varied = {str(n): _distinct(of, n) for n in (1, 2)}
         found[name] = {"n": len(of), **_nested(sides), "distinct": varied}
     if section.kl or skills:
         counted = {name: of["length", "tokens"] for name, of in columns.items()}
@@ -91,17 +92,10 @@ def _add_scores(columns: Mapping[str, _Columns], rows: Mapping[str, Sequence[Row
             columns[policy]["reward", name, *path] = {row.place: float(x) for row, x in zip(of, values, strict=True)}
 
 
-def distinct(texts: Iterable[str], n: int) -> float | None:
-    """Distinct n-grams of words over all n-grams, in all texts together (Li et al. 2016, 1510.03055). It falls as
-    texts are added: compare sets of one size. None: no n-gram."""
-    seen: set[tuple[str, ...]] = set()
-    total = 0
-    for text in texts:
-        words = text.lower().split()
-        grams = list(zip(*(words[i:] for i in range(n)), strict=False))
-        seen.update(grams)
-        total += len(grams)
-    return round(len(seen) / total, _DIGITS) if total else None
+def _distinct(rows: Sequence[Row], n: int) -> float | None:
+    """Of words."""
+    share = distinct([row.response.text.lower().split() for row in rows], n)
+    return None if share is None else round(share, _DIGITS)
 
 
 def _nested(flat: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:

@@ -186,9 +186,8 @@ def kl_figures(
         bound = {"upper_bound": round(math.log(n) - (n - 1) / n, 6)} if bounded else {}
         return {"per_response": None, "per_token": None, "reason": found, **bound}
     places = list(counted)
-    tokens = dict(zip(places, map(float, found.tokens), strict=True))
+    tokens, k1, k3 = (dict(zip(places, values, strict=True)) for values in (found.tokens, found.k1, found.k3))
     alike = [tokens[place] == n for place, n in counted.items() if n is not None]
-    k1, k3 = (dict(zip(places, map(float, values), strict=True)) for values in (found.k1, found.k3))
     return {
         "per_response": paired.mean(k1),
         "per_token": paired.ratio(k1, tokens),

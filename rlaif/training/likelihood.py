@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from rlaif.errors import ConfigError, one_line
+from rlaif.training.guard.monitors import kl_of
 from rlaif.training.tokens import Ids
 
 if TYPE_CHECKING:
@@ -31,29 +32,18 @@ class Texts(NamedTuple):
 
 
 class KL(NamedTuple):
-    """Estimates of KL(π ‖ π_start) from N completions that π wrote: nats, of each completion the sum over its tokens.
+    """Of N completions that π wrote: estimates of KL(π ‖ π_start) in nats, sums over the tokens of each (see
+    `guard.monitors.kl_of`), and how many tokens that were."""
 
-    k1 = log π/π_start is unbiased; k3 = π_start/π − 1 + log π/π_start is never negative (Schulman 2020, Approximating
-    KL). Both are of a token given what came before it, so their sums estimate the KL of whole completions.
-    """
-
-    k1: Floats  # (N,)
-    k3: Floats  # (N,)
-    tokens: list[int]  # (N,)
+    k1: list[float]  # (N,)
+    k3: list[float]
+    tokens: list[int]
 
 
 def kl(ours: Sequence[Floats], start: Sequence[Floats]) -> KL:
     """From log-probs of the same completions under both, N arrays of as many numbers as tokens."""
-    import numpy as np
-    import torch
-
-    from rlaif.training.ppo.estimators import kl_per_token
-
-    def summed(estimator: Any) -> Floats:
-        pairs = zip(ours, start, strict=True)
-        return np.array([float(kl_per_token(torch.tensor(a), torch.tensor(b), estimator).sum()) for a, b in pairs])
-
-    return KL(summed("k1"), summed("k3"), [len(row) for row in ours])
+    pairs = [kl_of(a.tolist(), b.tolist()) for a, b in zip(ours, start, strict=True)]
+    return KL([k1 for k1, _ in pairs], [k3 for _, k3 in pairs], [len(row) for row in ours])
 
 
 def log_likelihoods(

@@ -19,8 +19,9 @@ pytestmark = pytest.mark.integration
 
 def test_every_policy_with_every_figure(tmp_path: Path) -> None:
     smaller = [f"run={tmp_path / 'run'}", "prompts.limit=24", "evaluate.prompts.limit=12", "export.test_fraction=0"]
-    smaller += ["evaluate.skills.facts.limit=8", "train.ppo.args.max_steps=4"]
-    smaller += ["train.ppo.args.per_device_train_batch_size=4", "train.ppo.args.steps_per_generation=2"]
+    smaller += ["evaluate.skills.facts.limit=8", "train.ppo.args.max_steps=4", "train.grpo.args.max_steps=4"]
+    smaller += [f"train.{name}.args.per_device_train_batch_size=4" for name in ("ppo", "grpo")]
+    smaller += [f"train.{name}.args.steps_per_generation=2" for name in ("ppo", "grpo")]
     smaller += [f"train.{name}.args.max_steps=4" for name in ("sft", "reward", "dpo")]
     loop = config.load(shipped("pipelines/whole-loop.yaml"), smaller)
     pipeline.run(loop, quiet=True, in_process=True)

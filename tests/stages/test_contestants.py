@@ -20,7 +20,6 @@ from rlaif.config import Pipeline, Sampler, validate
 from rlaif.errors import ConfigError, DataError
 from rlaif.records import Dropped, Prompt, Reply, Response
 from rlaif.stages.contest import Contestant
-from rlaif.stages.contestants import distinct
 from rlaif.stages.forgetting import skill_figures
 from rlaif.stages.local_policies import _no_samples, kl_figures
 from rlaif.stages.paired import Paired, Row, rows_of
@@ -39,19 +38,6 @@ def response(i: int, k: int, text: str = "yes", **more: Any) -> Response:
 
 
 # -- pure ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("texts", "n", "share"),
-    [
-        (["a b a", "A c"], 1, 3 / 5),
-        (["a b a", "a b"], 2, 2 / 3),  # ab, ba, ab
-        (["a"], 2, None),
-        ([], 1, None),
-    ],
-)
-def test_distinct_n_grams(texts: list[str], n: int, share: float | None) -> None:
-    assert distinct(texts, n) == (None if share is None else round(share, 6))
 
 
 def test_a_difference_is_over_the_places_that_both_have() -> None:
@@ -125,7 +111,7 @@ def test_best_of_n_has_a_bound_where_it_is_of_the_start() -> None:
 
 
 def test_kl_figures_by_hand() -> None:
-    values = KL(np.array([1.0, 3.0]), np.array([2.0, 2.0]), [4, 4])
+    values = KL([1.0, 3.0], [2.0, 2.0], [4, 4])
     found = kl_figures(values, POLICY, POLICY, {(0, 0): 4.0, (1, 0): 5.0}, Paired(CLUSTERS, 0))
     assert found["per_response"]["value"] == 2 and found["per_token"]["value"] == 0.5
     assert found["k3_per_response"]["value"] == 2 and found["k3_per_token"]["value"] == 0.5
@@ -139,7 +125,7 @@ def test_the_doc_has_every_key() -> None:
     documented = [re.findall(r"^\| `(\w+)` ", table, re.MULTILINE) for table in (whole, kl)]
     assert documented[0] == ["n", "length", "finished", "reward", "distinct", "kl", "skills"]
     rows = {(0, 0): 4.0}
-    had = kl_figures(KL(np.array([1.0]), np.array([1.0]), [4]), POLICY, POLICY, rows, Paired(CLUSTERS, 0))
+    had = kl_figures(KL([1.0], [1.0], [4]), POLICY, POLICY, rows, Paired(CLUSTERS, 0))
     bound = kl_figures("why", POLICY._replace(best_of=2, reward="rm"), POLICY, {}, Paired(CLUSTERS, 0))
     assert documented[1] == list(dict.fromkeys([*had, *bound]))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 Figures = dict[str, float | None]
@@ -44,16 +44,17 @@ def repetition(ids: Sequence[int], n: int = REPEATED) -> float:
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
-def distinct(responses: Sequence[Sequence[int]], n: int) -> float | None:
-    """distinct-n: distinct n-grams over all n-grams of the responses together (Li et al. 2016, 1510.03055).
+def distinct(responses: Sequence[Sequence[Hashable]], n: int) -> float | None:
+    """distinct-n: distinct n-grams over all n-grams of the responses together (Li et al. 2016, 1510.03055), each a
+    sequence of tokens, or of words.
 
-    It falls with the amount of text, so it is compared between probes of as many responses only. None: no n-gram.
+    It falls with the amount of text, so it is compared between sets of as many responses only. None: no n-gram.
     """
     grams = [gram for ids in responses for gram in _grams(ids, n)]
     return len(set(grams)) / len(grams) if grams else None
 
 
-def _grams(ids: Sequence[int], n: int) -> list[tuple[int, ...]]:
+def _grams(ids: Sequence[Hashable], n: int) -> list[tuple[Hashable, ...]]:
     return [tuple(ids[at : at + n]) for at in range(len(ids) - n + 1)]
 
 
