@@ -46,6 +46,7 @@ def make_run(path: Path, n_prompts: int = 60, n_responses: int = 4, seed: int = 
         write_table(path / f"{name}.jsonl", rows)
     _write(path / "manifest.json", _manifest(seed, len(prompts), len(responses), len(judgments), len(preferences)))
     _write(path / "models" / "dpo" / "training.json", training(rng))
+    _write(path / "models" / "ppo" / "training.json", guarded_training(rng))
     _write(path / "evaluation" / "evaluation.json", evaluation(oracle))
     _write(path / "audit.json", audit())
     return path
@@ -295,3 +296,41 @@ def training(rng: random.Random) -> dict[str, Any]:
 def _write(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def guarded_training(rng: random.Random) -> dict[str, Any]:
+    """A PPO that was stopped: quality rises and falls over √KL, the reward goes on."""
+    probes: list[dict[str, Any]] = []
+    for at in range(9):
+        wins = 0.5 + 0.06 * at - 0.012 * at * at
+        estimate = {"value": wins, "low": wins - 0.06, "high": wins + 0.06, "n": 120}
+        probes.append(
+            {
+                "step": 8 * at, "length": 15.0 + at, "repetition": 0.0, "distinct_1": 0.2, "distinct_2": 0.4,
+                "refusal_rate": 0.02 * at, "eos_rate": 1.0, "kl": 0.4 * at * at, "kl_k3": 0.5 * at * at,
+                "kl_per_token": 0.02 * at, "reward": 0.3 * at + rng.uniform(-0.05, 0.05), "win_rate": wins,
+                "intervals": {"win_rate": estimate, "reward": None},
+                "by_domain": {"how-to": {"refusal_rate": 0.02 * at}},
+            }
+        )  # fmt: skip
+    guard = {
+        "probes": "held-out.jsonl", "n": 20, "samples": 6, "every": 8, "max_tokens": 64, "temperature": 1.0,
+        "judge": "second_judge", "rewards": ["reward"], "by": "win_rate",
+        "limits": {
+            "refusal_rate": {"max_rise": 0.1}, "how-to/refusal_rate": {"max": 0.15}, "length": {"max_ratio": 2.0},
+        },
+        "stopped_at_step": 64, "best_step": 24, "kept_step": 24,
+        "why": "refusal_rate is 0.16, above 0.1 (max_rise 0.1, 0 at the start); how-to/refusal_rate is 0.16",
+        "kept_why": "the highest win_rate within the limits, 0.572", "history": probes,
+        "examples": [
+            {"prompt": [{"role": "user", "content": HOSTILE}], "responses": [{"step": 0, "text": HOSTILE}] * 2},
+        ],
+    }  # fmt: skip
+    history = [
+        {"step": step, "loss": 0.1, "reward": step / 40, "ppo/kl": step / 20, "ppo/eos_rate": 1.0}
+        for step in range(8, 72, 8)
+    ]
+    return {
+        "version": 2, "method": "ppo", "model": "data/models/tiny-policy", "steps": 64, "given_args": {"seed": 0},
+        "args": {"max_steps": 240}, "history": history, "test": None, "guard": guard,
+    }  # fmt: skip

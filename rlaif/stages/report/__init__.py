@@ -8,7 +8,7 @@ from typing import Any
 
 from rlaif.config import ReportSection
 from rlaif.stages.base import Context
-from rlaif.stages.report import page, summary
+from rlaif.stages.report import page, summary, trainings
 from rlaif.stages.report.collect import ReportData, collect
 from rlaif.store import write_whole
 
@@ -27,7 +27,7 @@ def build(run_path: Path, section: ReportSection) -> dict[str, Any]:
     Files of stages that did not run are simply not reported on. Errors: StoreError.
     """
     data = collect(Path(run_path), section.examples)
-    figures = summary.summarise(data)
+    figures = summary.summarise(data) | {"trainings": trainings.figures(data)}
     # a lone surrogate in model output is no text: it is written as "?" instead of stopping the report
     write_whole(data.path / "report.html", page.render(data, section.title).encode("utf-8", "replace"))
     body = json.dumps(figures, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

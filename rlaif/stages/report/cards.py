@@ -10,7 +10,7 @@ import numpy as np
 
 from rlaif.records import STATUSES
 from rlaif.stages.report import charts, summary
-from rlaif.stages.report.charts import Bar, Dot, Line
+from rlaif.stages.report.charts import Bar, Dot
 from rlaif.stages.report.collect import Pairs, ReportData
 from rlaif.stages.report.labels import BINS, Labels
 
@@ -26,13 +26,6 @@ _NAMES = {
     "harmful_compliance": "Harmful compliance ↓",
     "benign_correct": "Benign correctness ↑",
 }
-_CURVES = (
-    ("Loss", "nats per pair", "loss", True, "Chance is at ln 2 = 0.693 for a plain DPO loss."),
-    ("Reward accuracy", "share of pairs", "rewards/accuracies", False,
-     "How often the policy's implicit reward ranks the chosen response higher."),
-    ("Reward margin", "chosen − rejected", "rewards/margins", True,
-     "How far apart it puts them. A margin that runs away while accuracy stands still is over-training."),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -197,21 +190,6 @@ def _length_card(pairs: Pairs) -> Card | None:
     return Card("Is longer better?", svg, note)
 
 
-def training_cards(data: ReportData) -> list[Card]:
-    cards = []
-    test = data.training.get("test") or {}
-    for title, unit, key, zero, note in _CURVES:
-        rows = [row for row in data.history if _is_number(row.get(key)) and _is_number(row.get("step"))]
-        line = Line("", [row["step"] for row in rows], [row[key] for row in rows])
-        svg = charts.lines([line], title, "training step", unit, zero=zero)
-        if svg:
-            held_out = (
-                f" On held-out pairs at the end: {charts.number(test[key])}." if _is_number(test.get(key)) else ""
-            )
-            cards.append(Card(title, svg, note + held_out))
-    return cards
-
-
 def _before_after(data: ReportData, names: Iterable[str]) -> list[Dot]:
     dots = []
     for name in names:
@@ -272,7 +250,3 @@ def _domain_quality(data: ReportData) -> Card | None:
 
 def _in_unit(rows: Sequence[Dot]) -> bool:
     return bool(rows) and all(0 <= row.value <= 1 for row in rows)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

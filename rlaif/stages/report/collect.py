@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from rlaif import metrics
+from rlaif.config.training import TRAINERS
 from rlaif.errors import StoreError
 from rlaif.records import Dropped, Judgment, Preference, Prompt, Response
 from rlaif.stages.report.labels import Counts, Labels, measure, share_histogram, standard_of
@@ -75,7 +76,7 @@ class ReportData:
     labels: Labels | None = None
     pairs: Pairs | None = None
     dropped: list[DroppedGroup] = field(default_factory=list)
-    training: dict[str, Any] = field(default_factory=dict)
+    trainings: dict[str, dict[str, Any]] = field(default_factory=dict)  # trainer → training.json, as they ran
     evaluation: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
     audit: dict[str, Any] = field(default_factory=dict)
@@ -89,11 +90,6 @@ class ReportData:
     def stages(self) -> dict[str, dict[str, Any]]:
         """The stages that ran. Not the report itself: what stands there is about the report before this one."""
         return {name: stage for name, stage in (self.manifest.get("stages") or {}).items() if name != "report"}
-
-    @property
-    def history(self) -> list[dict[str, Any]]:
-        """The trainer's log, one row per logged step."""
-        return [row for row in self.training.get("history") or [] if isinstance(row, dict)]
 
 
 def collect(run_path: Path, n_examples: int = 12) -> ReportData:
@@ -114,7 +110,8 @@ def collect(run_path: Path, n_examples: int = 12) -> ReportData:
     if run.table("preferences").exists():
         data.pairs = _pairs(preferences, lengths)
     data.dropped = _dropped(_rows(run, "dropped", Dropped))
-    data.training = _read_object(run_path / "models" / "dpo" / "training.json")
+    read = {name: _read_object(run_path / "models" / name / "training.json") for name in TRAINERS}
+    data.trainings = {name: record for name, record in read.items() if record}
     data.calibration = _read_object(run_path / "calibration" / "calibration.json")
     data.evaluation = _read_object(run_path / "evaluation" / "evaluation.json")
     data.audit = _read_object(run_path / "audit.json")

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from rlaif.stages.report import audit, cards, charts, matches, people, summary
+from rlaif.stages.report import audit, cards, charts, matches, people, summary, trainings
 from rlaif.stages.report.collect import Example, ReportData
 from rlaif.stages.report.labels import p_first, standard_of
 from rlaif.stages.report.remarks import remarks
@@ -43,7 +43,7 @@ def context(data: ReportData, title: str | None = None) -> dict[str, Any]:
         "people_cards": people.cards(data),
         "people": people.section(data),
         "pair_cards": cards.pair_cards(data),
-        "training_cards": cards.training_cards(data),
+        "trainings": trainings.sections(data),
         "policy_cards": cards.policy_cards(data),
         "policy_judges": _policy_judges(data),
         "policy_metrics": _policy_metrics(data),
@@ -57,7 +57,7 @@ def context(data: ReportData, title: str | None = None) -> dict[str, Any]:
         "cost": sum(float(stage.get("cost") or 0) for stage in data.stages.values()),
         "engines": _engines(data),
         "templates": _templates(data),
-        "training_facts": _training_facts(data),
+        "training_facts": trainings.facts(data),
         "config_text": yaml.safe_dump(data.config, sort_keys=False, allow_unicode=True) if data.config else "",
         "percent": summary.percent,
         "interval": summary.interval,
@@ -293,16 +293,6 @@ def _spell(counts: Mapping[str, Any]) -> str:
         if shown:
             parts.append(f"{key.replace('_', ' ')} {shown}")
     return ", ".join(parts)
-
-
-def _training_facts(data: ReportData) -> list[tuple[str, str]]:
-    """How the policy was trained, name and value."""
-    record = data.training
-    facts = [(name, record.get(name)) for name in ("method", "model", "model_sha256", "steps", "soft_labels", "lora")]
-    facts += [(f"args.{name}", value) for name, value in (record.get("given_args") or {}).items()]
-    facts += [(name, record.get(name)) for name in ("rows_dropped_too_long", "rows_truncated")]
-    facts += [(name, value) for name, value in (record.get("versions") or {}).items()]
-    return [(name.replace("_", " "), str(value)) for name, value in facts if value is not None]
 
 
 def _engines(data: ReportData) -> list[dict[str, str]]:
