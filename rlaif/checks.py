@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -90,6 +91,7 @@ def _online(name: str) -> Callable[[Context], None]:
         if not isinstance(section, OnlineSection):
             raise ConfigError(f"{where}: this config has no such section")
         _launch(section, where)
+        _guard(context, name, section)
         if not section.rewards:
             raise ConfigError(NO_REWARDS.format(where=where))
         for path in section.code:
@@ -134,6 +136,18 @@ def _after(context: Context, role: str) -> None:
     context.engine(role)
 
 
+def _guard(context: Context, name: str, section: TrainerSection) -> None:
+    from rlaif.stages.probing import seat_of
+
+    guard = section.guard
+    if guard is None:
+        return
+    if not resolve(guard.probes, Path()).exists() and not re.fullmatch(r"[\w.-]+/[\w.-]+", guard.probes):
+        raise ConfigError(f"train.{name}.guard.probes: {guard.probes}: no such folder or file, and no hub id")
+    if guard.judge is not None:
+        seat_of(context, name, guard.judge).build(context.engine)
+
+
 def _trainer(name: str) -> Callable[[Context], None]:
     def check(context: Context) -> None:
         config, where = context.config, f"train.{name}"
@@ -141,6 +155,7 @@ def _trainer(name: str) -> Callable[[Context], None]:
         if section is None:
             raise ConfigError(f"{where}: this config has no such section")
         _launch(section, where)
+        _guard(context, name, section)
         if section.dataset is not None or config.export is None:
             return
         written = {dataset_folder(kind): kind for kind in KINDS}

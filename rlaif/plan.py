@@ -79,6 +79,8 @@ def dry_run(config: Pipeline, stages: list[str] | None = None) -> str:
         loads |= _calibrate_loads(context)
     if config.audit and config.audit.injection and "audit" in wanted:
         loads |= _injection_loads(context, groups)
+    for name in wanted:
+        loads |= _guard_loads(context, name) if name in TRAINERS else {}
     if config.evaluate and "evaluate" in wanted:
         loads |= _evaluate_loads(context)
     for name in wanted:
@@ -247,6 +249,23 @@ def _injection_loads(context: Context, groups: list[tuple[Prompt, list[Response]
         asked = [*pairs, *asked]
     by_role, _ = _judge_loads(context, judge, asked)
     return {f"audit: injection: {role}" if len(by_role) > 1 else "audit: injection": x for role, x in by_role.items()}
+
+
+def _guard_loads(context: Context, name: str) -> dict[str, _Load]:
+    """What the judge of a trainer's guard is asked over all probes but the first, which asks nothing."""
+    from rlaif.config.guarding import PROBES
+    from rlaif.stages.probing import seat_of
+
+    section = context.config.train.section(name) if context.config.train else None
+    guard = section.guard if section is not None else None
+    if section is None or guard is None or guard.judge is None:
+        return {}
+    steps = section.args.get("max_steps")
+    n_probes = -(-int(steps) // guard.every) if guard.every and isinstance(steps, int) and steps > 0 else PROBES
+    prompt = Prompt(id="probe", messages=[{"role": "user", "content": _PLACEHOLDER}])
+    judge = seat_of(context, name, guard.judge).build(context.engine)
+    by_role, _ = _judge_loads(context, judge, [(prompt, [_stand_in(prompt, 0), _stand_in(prompt, 1)])])
+    return {f"{name}: guard: {role}": x.times(guard.n * guard.samples * n_probes) for role, x in by_role.items()}
 
 
 def _evaluate_loads(context: Context) -> dict[str, _Load]:

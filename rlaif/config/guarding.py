@@ -26,6 +26,7 @@ REFUSALS = (
     r"\bI(?:['’]m| am) sorry, (?:but )?I (?:can|am|won|must|will)",
     r"\bas an? AI(?: language model| assistant| model)?, I\b",
 )
+PROBES = 20  # of a training, about, where the user says nothing of how often
 _MOST_PATTERN = 500  # characters of a pattern
 
 

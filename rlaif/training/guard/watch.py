@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from transformers import TrainerCallback
 
-from rlaif.config.guarding import GuardSection
+from rlaif.config.guarding import PROBES, GuardSection
 from rlaif.errors import ConfigError, DataError, StoreError
 from rlaif.process import is_main
 from rlaif.training import processes, tokens
@@ -21,7 +21,6 @@ from rlaif.training.guard.probes import ProbeJudge, Probes, Written, measured, r
 from rlaif.training.guard.store import Store
 
 log = logging.getLogger("rlaif.training")
-_PROBES = 20  # of a training, about, where the user says nothing
 _MAX_TOKENS = 256  # of a response, where neither the guard nor the training says it
 _SHOWN, _SHOWN_CHARS = 4, 500  # responses of each probe that the record shows
 
@@ -120,7 +119,7 @@ class Guard:
         """The probe of the start, or what a killed run has left of its probes up to this checkpoint."""
         self._weights = {name: weight for name, weight in self._model.named_parameters() if weight.requires_grad}
         unit = rollout_steps(self._trainer.args)
-        self._every = self.section.every or max(1, round(state.max_steps / _PROBES / unit)) * unit
+        self._every = self.section.every or max(1, round(state.max_steps / PROBES / unit)) * unit
         self._saved = state.global_step
         self._decision = processes.from_main(lambda: self._begin(state.global_step))
 
