@@ -48,7 +48,7 @@ def asked(split: str, *domains: str) -> list[WorldPrompt]:
 
 
 def written(path: Path, prompts: Sequence[WorldPrompt]) -> Path:
-    rows = [{"prompt": prompt.text, "domain": prompt.domain} for prompt in prompts]
+    rows = [{"prompt": [{"role": "user", "content": p.text}], "domain": p.domain} for p in prompts]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
@@ -100,12 +100,14 @@ class Oracle:
 
     def __call__(self, model: Any) -> dict[str, float]:
         from rlaif.training.guard.sampling import untouched
-        from rlaif.world.measure import policy_figures, sample_policy
+        from rlaif.world.measure import sample_policy
+        from rlaif.world.oracle import score
 
         with untouched(model):
             samples = sample_policy(model, self._tokenizer, self._questions, SAMPLES, 7000 + self._seed)
-        figures = policy_figures(samples)
-        return {"quality": figures["quality"], "correct": figures["benign_correct"]}
+        found = [score(prompt.text, text) for prompt, texts in samples.items() for text in texts]
+        names = {"quality": "quality", "correct": "benign_correct"}
+        return {name: mean(float(row[of] or 0.0) for row in found) for name, of in names.items()}
 
     def of_folder(self, folder: str | Path) -> dict[str, float]:
         from transformers import AutoModelForCausalLM

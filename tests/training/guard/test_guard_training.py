@@ -209,3 +209,22 @@ def test_probes_that_are_all_trained_on(tiny_model: Path, data: Path, tmp_path: 
     path.write_text('{"prompt": "is it good 1"}\n', encoding="utf-8")
     with pytest.raises(DataError, match="all 1 prompts are trained on: none is held out"):
         _ppo(tiny_model, data, tmp_path / "out", guard(path))
+
+
+def test_from_python_the_judge_is_a_function(tiny_model: Path, data: Path, probes: Path, tmp_path: Path) -> None:
+    """One that says nothing of half of what it is asked: `n` says so."""
+    import rlaif
+
+    def judge(prompts: Sequence[Any], starts: Sequence[str], texts: Sequence[str]) -> list[float | None]:
+        assert all(start != text for start, text in zip(starts, texts, strict=True))
+        return [0.9 if at % 2 else None for at in range(len(texts))]
+
+    watched = guard(probes, every=6, judge="mine", samples=2)
+    record = rlaif.train_dpo(
+        str(data), model=str(tiny_model), out=tmp_path / "out", seed=1, args={**ARGS, "learning_rate": 0.05},
+        guard=watched, judge=judge,
+    )  # fmt: skip
+    start, end = record["guard"]["history"]
+    assert start["win_rate"] == 0.5 and start["intervals"]["win_rate"]["n"] == 16
+    assert 8 <= end["intervals"]["win_rate"]["n"] < 16 and end["win_rate"] > 0.5
+    assert record["guard"]["by"] == "win_rate" and record["guard_probes"]["also_trained_on"] == 1
