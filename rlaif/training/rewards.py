@@ -17,6 +17,8 @@ from rlaif.training.prompts import BESIDE
 from rlaif.training.scoring import RewardScorer, Weights
 
 RewardFunction = Callable[..., Any]
+LIVE = "live"  # an attribute of functions that ask a judge: all processes call them together, and each call costs
+MISSING_EOS = "missing_eos"
 
 
 class JudgeReward(Protocol):
@@ -133,6 +135,7 @@ def judged_by(judge: JudgeReward, name: str) -> RewardFunction:
         return scores
 
     reward.__name__ = name
+    setattr(reward, LIVE, True)
     return reward
 
 
@@ -143,6 +146,7 @@ def missing_end(ends: Callable[[], set[int]]) -> RewardFunction:
         ending = ends()
         return [0.0 if ending & set(ids) else -1.0 for ids in completion_ids]
 
+    missing_eos.__name__ = MISSING_EOS
     return missing_eos
 
 

@@ -18,6 +18,7 @@ from rlaif.training import tokens
 from rlaif.training.data import Splits, dataset_sha256, located
 from rlaif.training.guard.decision import Values
 from rlaif.training.guard.monitors import Figures, Sample, figures
+from rlaif.training.rewards import LIVE, MISSING_EOS
 
 Prompt = str | tokens.Messages
 # (prompts, the starting policy's responses, the policy's now) → P(the policy's is better) of each, None: no verdict
@@ -91,8 +92,8 @@ Reward = Callable[[Written], Values]
 
 def rewards_of(section: GuardSection, trainer: Any, where: str) -> tuple[list[str], Reward | None]:
     """Names, and the reward of each response: the mean over the models that the section names, else the weighted sum
-    that the training maximises. Functions that ask a live judge (async ones) are left out: a probe never waits for
-    them. None: there is nothing to watch. Errors: ConfigError for a model that cannot score."""
+    that the training maximises. Live judges and async functions are left out: a probe never waits for them. None:
+    there is nothing to watch. Errors: ConfigError for a model that cannot score."""
     if section.rewards:
         scorers = [_model_reward(model, trainer.processing_class, where) for model in section.rewards]
         shares = [1 / len(scorers)] * len(scorers)
@@ -101,10 +102,13 @@ def rewards_of(section: GuardSection, trainer: Any, where: str) -> tuple[list[st
     if not functions:
         return [], None
     weights = trainer.reward_weights.tolist()
-    asked = [(f, w) for f, w in zip(functions, weights, strict=True) if not inspect.iscoroutinefunction(f)]
-    if not asked:
-        return [], None
+    asked = [
+        (f, w) for f, w in zip(functions, weights, strict=True)
+        if not inspect.iscoroutinefunction(f) and not getattr(f, LIVE, False)
+    ]  # fmt: skip
     names = [str(getattr(function, "__name__", "reward")) for function, _ in asked]
+    if not set(names) - {MISSING_EOS}:  # which alone is no reward
+        return [], None
     return names, lambda written: _sum([_called(f, written, trainer) for f, _ in asked], [w for _, w in asked])
 
 

@@ -228,3 +228,18 @@ def test_from_python_the_judge_is_a_function(tiny_model: Path, data: Path, probe
     assert start["win_rate"] == 0.5 and start["intervals"]["win_rate"]["n"] == 16
     assert 8 <= end["intervals"]["win_rate"]["n"] < 16 and end["win_rate"] > 0.5
     assert record["guard"]["by"] == "win_rate" and record["guard_probes"]["also_trained_on"] == 1
+
+
+def test_grpo_has_it_too(tiny_model: Path, data: Path, probes: Path, tmp_path: Path) -> None:
+    from rlaif.config.training import GRPOSection
+    from rlaif.training.grpo import train_grpo
+
+    args = {**PPO_ARGS, "num_generations": 4, "max_steps": 8}
+    for name, watched in (("plain", None), ("guarded", guard(probes, every=4, keep="last"))):
+        section = GRPOSection.model_validate(
+            {"model": str(tiny_model), "rewards": [{"function": "tests:short"}], "args": args, "guard": watched}
+        )
+        record = train_grpo(section, data, tmp_path / name, 1, functions={"tests:short": short})
+    assert same(weights(tmp_path / "plain"), weights(tmp_path / "guarded"))
+    assert [row["step"] for row in record["guard"]["history"]] == [0, 4, 8]
+    assert record["guard"]["by"] == "reward"
