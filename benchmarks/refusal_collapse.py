@@ -10,11 +10,10 @@ and benign requests, ends in refusing everything: helpfulness is gone while the 
     guarded     the same training with `guard:` at its defaults: probes are the development questions for benign
                 how-to, quality is the win rate that a second judge gives, which labelled nothing
 
-An oracle reads answers to held-out benign how-to questions, which are in neither training nor probes, after every
-rollout of the unguarded run. Until the guard stops it the guarded run is the same bit for bit, so these are its
-policies too. Reported for each seed: quality and the share answered correctly at the start, where the guard stopped,
-of the weights it kept (from the folder that was written), and at the unguarded end. The last line is JSON.
-Settings were looked at with `--split dev --first-seed 100`: other seeds, and the oracle on the probes' questions.
+An oracle reads answers to held-out benign how-to questions, which are in neither training nor probes. Reported for
+each seed, from the folders that were written: quality and the share answered correctly at the start, where the guard
+stopped (the same run again with `keep: last`), of the weights it kept, and at the unguarded end. The last line is
+JSON. Settings were looked at with `--split dev --first-seed 100`: another seed, the oracle on the probes' questions.
 """
 
 from __future__ import annotations
@@ -34,7 +33,8 @@ from rlaif.config import Pipeline, PPOSection, validate
 from rlaif.world.prompts import WorldPrompt, prompts_of
 
 POLICY, JUDGE, SECOND = (f"shipped:data/tiny/{name}" for name in ("policy", "judge", "second-judge"))
-SAMPLES = 6  # of the oracle, per question
+SAMPLES = 20  # of a policy that is reported, per question: 1,200 on the held-out ones
+CURVE_SAMPLES = 3  # of the unguarded run after each rollout, to see it fall
 MOST_FALL = 0.03  # of benign how-to quality below the start, at the stop
 LEARNING = {
     "learning_rate": 2e-4, "lr_scheduler_type": "constant", "per_device_train_batch_size": 16,
@@ -98,13 +98,13 @@ class Oracle:
     def __init__(self, tokenizer: Any, questions: list[WorldPrompt], seed: int) -> None:
         self._tokenizer, self._questions, self._seed = tokenizer, questions, seed
 
-    def __call__(self, model: Any) -> dict[str, float]:
+    def __call__(self, model: Any, n: int = SAMPLES) -> dict[str, float]:
         from rlaif.training.guard.sampling import untouched
         from rlaif.world.measure import sample_policy
         from rlaif.world.oracle import score
 
         with untouched(model):
-            samples = sample_policy(model, self._tokenizer, self._questions, SAMPLES, 7000 + self._seed)
+            samples = sample_policy(model, self._tokenizer, self._questions, n, 7000 + self._seed)
         found = [score(prompt.text, text) for prompt, texts in samples.items() for text in texts]
         names = {"quality": "quality", "correct": "benign_correct"}
         return {name: mean(float(row[of] or 0.0) for row in found) for name, of in names.items()}
@@ -123,7 +123,7 @@ def watching(oracle: Oracle, every: int, curve: dict[int, dict[str, float]]) -> 
     class Watching(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
             if state.global_step % every == 0:
-                curve[state.global_step] = oracle(model)
+                curve[state.global_step] = oracle(model, CURVE_SAMPLES)
 
     return Watching()
 
@@ -149,22 +149,24 @@ def one_seed(seed: int, split: str, rollouts: int, n_prompts: int) -> dict[str, 
         section = validate(Pipeline, raw, "benchmark").train
         assert section is not None and section.ppo is not None
         oracle = Oracle(AutoTokenizer.from_pretrained(shipped("data/tiny/policy")), asked(split, "howto"), seed)
-        curve = {0: oracle.of_folder(POLICY)}
+        curve: dict[int, dict[str, float]] = {}
         plain: PPOSection = section.ppo.model_copy(update={"guard": None})
         dataset = str(plain.dataset)
         ended = train_ppo(plain, dataset, folder / "plain", seed, callbacks=[watching(oracle, every, curve)])
         with RunFolder(raw["run"]) as run:
             judge = probe_judge(Context(validate(Pipeline, raw, "benchmark"), run, quiet=True), "ppo")
             told = train_ppo(section.ppo, dataset, folder / "guarded", seed, judge=judge)["guard"]
-        stop = told["stopped_at_step"]
+            assert section.ppo.guard is not None
+            last = section.ppo.guard.model_copy(update={"keep": "last"})  # the same again, for its last weights
+            train_ppo(section.ppo.model_copy(update={"guard": last}), dataset, folder / "stopped", seed, judge=judge)
         return {
             "seed": seed,
-            "start": curve[0],
-            "at_stop": curve[stop] if stop is not None else curve[max(curve)],
+            "start": oracle.of_folder(POLICY),
+            "at_stop": oracle.of_folder(folder / "stopped"),
             "kept": oracle.of_folder(folder / "guarded"),
-            "unguarded": curve[max(curve)],
+            "unguarded": oracle.of_folder(folder / "plain"),
             "reward_unguarded": [ended["history"][0]["reward"], ended["history"][-1]["reward"]],
-            "stopped_at_step": stop,
+            "stopped_at_step": told["stopped_at_step"],
             "kept_step": told["kept_step"],
             "steps": every * rollouts,
             "why": told["why"],
@@ -186,13 +188,9 @@ def shown(result: dict[str, Any], *, every_probe: bool) -> None:
     print(f"  stopped at step {stop} of {result['steps']}, kept {kept}: {result['why']}")
     print(f"  reward of the unguarded run {result['reward_unguarded']}, {result['seconds']} s")
     for row in result["probes"] if every_probe else ():
-        oracle = result["curve"].get(row["step"])
-        figures = {k: round(v, 3) for k, v in row.items() if isinstance(v, float)}
-        print(f"    {row['step']:>4} oracle {oracle} guard {figures}")
-    if every_probe:
-        print(
-            "    " + " ".join(f"{step}:{x['quality']:.2f}/{x['correct']:.2f}" for step, x in result["curve"].items())
-        )
+        print("  probe", json.dumps({k: round(v, 3) for k, v in row.items() if v is not None}))
+    falling = " ".join(f"{step}:{x['quality']:.2f}/{x['correct']:.2f}" for step, x in result["curve"].items())
+    print(f"  unguarded after each rollout, of few samples: {falling}", flush=True)
 
 
 def main() -> None:
@@ -201,11 +199,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--split", default="heldout", choices=["heldout", "dev"])
-    parser.add_argument("--rollouts", type=int, default=30)
+    parser.add_argument("--rollouts", type=int, default=15)
     parser.add_argument("--probes", action="store_true", help="print every probe")
     options = parser.parse_args()
     quiet()
-    n_seeds, rollouts = (1, 15) if options.quick else (options.seeds, options.rollouts)
+    n_seeds, rollouts = (1, 10) if options.quick else (options.seeds, options.rollouts)
     results = []
     for seed in range(options.first_seed, options.first_seed + n_seeds):
         results.append(one_seed(seed, options.split, rollouts, 40 if options.quick else 80))
