@@ -163,7 +163,8 @@ def train_sft(
 
     `dataset`: pairs as for `train_dpo`, whose chosen responses are learnt, or with `on="demonstrations"` (or
     "revised") rows with prompt and completion, or with messages. `args`: of `trl.SFTConfig`; `lora`: of
-    `peft.LoraConfig`. Returns what stands in out/training.json. Errors: UserError.
+    `peft.LoraConfig`; `guard`, `judge`: as for `train_dpo`. Returns what stands in out/training.json.
+    Errors: UserError.
     """
     from rlaif.config import SFTSection
     from rlaif.training.sft import train_sft as train
@@ -210,8 +211,8 @@ def train_kto(
     """Train `model` (a folder or a hub id) with KTO and write the trained model to the folder `out`.
 
     `dataset`: what `export` wrote as `unpaired`, a file, a hub id, or rows with prompt, completion and label (true:
-    good, false: bad). `args`: of `trl.KTOConfig`; `lora`: of `peft.LoraConfig`. Returns what stands in
-    out/training.json. Errors: UserError.
+    good, false: bad). `args`: of `trl.KTOConfig`; `lora`: of `peft.LoraConfig`; `guard`, `judge`: as for
+    `train_dpo`. Returns what stands in out/training.json. Errors: UserError.
     """
     from rlaif.config import KTOSection
     from rlaif.training.kto import train_kto as train
