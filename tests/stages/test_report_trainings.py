@@ -41,10 +41,10 @@ def test_what_a_guard_decided_in_words(run: Path) -> None:
     ]  # fmt: skip
     rows = {row["name"]: row for row in guard["rows"]}
     refusals, domain = rows["refusals"], rows["refusals (how-to)"]
-    assert refusals["limit"] == "0.1 above the start" and refusals["broken"]
+    assert refusals["limit"] == "at most 0.1 above the start" and refusals["broken"]
     assert domain["limit"] == "at most 0.15" and domain["broken"]
     assert refusals["values"] == pytest.approx([0.0, 0.06, 0.16])
-    assert rows["length, tokens"]["limit"] == "2 × the start" and not rows["length, tokens"]["broken"]
+    assert rows["length, tokens"]["limit"] == "at most 2 × the start" and not rows["length, tokens"]["broken"]
 
 
 def test_a_judge_that_labelled_is_named(run: Path) -> None:

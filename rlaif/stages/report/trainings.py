@@ -219,8 +219,9 @@ def _rows(guard: Record, steps: Sequence[Any]) -> list[dict[str, Any]]:
 
 def _limit(limit: Mapping[str, float]) -> str:
     words = {
-        "min": "at least {}", "max": "at most {}", "max_rise": "{} above the start", "max_fall": "{} below the start",
-        "min_ratio": "{} × the start", "max_ratio": "{} × the start",
+        "min": "at least {}", "max": "at most {}", "max_rise": "at most {} above the start",
+        "max_fall": "at most {} below the start",
+        "min_ratio": "at least {} × the start", "max_ratio": "at most {} × the start",
     }  # fmt: skip
     return ", ".join(words[key].format(charts.number(value)) for key, value in limit.items() if key in words) or "–"
 
