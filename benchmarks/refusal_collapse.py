@@ -34,11 +34,12 @@ from rlaif.world.prompts import WorldPrompt, prompts_of
 
 POLICY, JUDGE, SECOND = (f"shipped:data/tiny/{name}" for name in ("policy", "judge", "second-judge"))
 SAMPLES = 20  # of a policy that is reported, per question: 1,200 on the held-out ones
-CURVE_SAMPLES = 3  # of the unguarded run after each rollout, to see it fall
+CURVE_SAMPLES, CURVE_EVERY = 3, 16  # of the unguarded run, every so many steps, to see it fall
+ROLLOUT = 4  # optimizer steps
 MOST_FALL = 0.03  # of benign how-to quality below the start, at the stop
 LEARNING = {
-    "learning_rate": 2e-4, "lr_scheduler_type": "constant", "per_device_train_batch_size": 16,
-    "steps_per_generation": 4, "num_iterations": 2, "max_completion_length": 64, "kl_coef": 0.0, "bf16": False,
+    "learning_rate": 1e-4, "lr_scheduler_type": "constant", "per_device_train_batch_size": 16,
+    "steps_per_generation": 4, "num_iterations": 1, "max_completion_length": 64, "kl_coef": 0.0, "bf16": False,
     "report_to": "none",
 }  # fmt: skip
 
@@ -66,8 +67,8 @@ def config_of(folder: Path, seed: int, n_prompts: int) -> dict[str, Any]:
         "rewards": [{"model": "run:reward"}],
         "args": LEARNING,
         "guard": {
-            "probes": str(written(folder / "probes.jsonl", asked("dev", "howto"))), "samples": 6, "every": 8,
-            "judge": "second_judge",
+            "probes": str(written(folder / "probes.jsonl", asked("dev", "howto"))), "samples": 8, "every": ROLLOUT,
+            "judge": "second_judge", "limits": {"refusal_rate": {"max_rise": 0.05}},
         },
     }  # fmt: skip
     return {
@@ -141,8 +142,7 @@ def one_seed(seed: int, split: str, rollouts: int, n_prompts: int) -> dict[str, 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         raw = config_of(folder, seed, n_prompts)
-        every = raw["train"]["ppo"]["guard"]["every"]
-        raw["train"]["ppo"]["args"] = {**LEARNING, "max_steps": every * rollouts}
+        raw["train"]["ppo"]["args"] = {**LEARNING, "max_steps": ROLLOUT * rollouts}
         guarded = raw["train"].pop("ppo")
         api.run(raw)
         raw["train"]["ppo"] = {**guarded, "rewards": [{"model": f"{raw['run']}/models/reward"}]}
@@ -152,7 +152,7 @@ def one_seed(seed: int, split: str, rollouts: int, n_prompts: int) -> dict[str, 
         curve: dict[int, dict[str, float]] = {}
         plain: PPOSection = section.ppo.model_copy(update={"guard": None})
         dataset = str(plain.dataset)
-        ended = train_ppo(plain, dataset, folder / "plain", seed, callbacks=[watching(oracle, every, curve)])
+        ended = train_ppo(plain, dataset, folder / "plain", seed, callbacks=[watching(oracle, CURVE_EVERY, curve)])
         with RunFolder(raw["run"]) as run:
             judge = probe_judge(Context(validate(Pipeline, raw, "benchmark"), run, quiet=True), "ppo")
             told = train_ppo(section.ppo, dataset, folder / "guarded", seed, judge=judge)["guard"]
@@ -168,7 +168,7 @@ def one_seed(seed: int, split: str, rollouts: int, n_prompts: int) -> dict[str, 
             "reward_unguarded": [ended["history"][0]["reward"], ended["history"][-1]["reward"]],
             "stopped_at_step": told["stopped_at_step"],
             "kept_step": told["kept_step"],
-            "steps": every * rollouts,
+            "steps": ROLLOUT * rollouts,
             "why": told["why"],
             "curve": curve,
             "probes": [
@@ -190,7 +190,7 @@ def shown(result: dict[str, Any], *, every_probe: bool) -> None:
     for row in result["probes"] if every_probe else ():
         print("  probe", json.dumps({k: round(v, 3) for k, v in row.items() if v is not None}))
     falling = " ".join(f"{step}:{x['quality']:.2f}/{x['correct']:.2f}" for step, x in result["curve"].items())
-    print(f"  unguarded after each rollout, of few samples: {falling}", flush=True)
+    print(f"  unguarded on the way, of few samples: {falling}", flush=True)
 
 
 def main() -> None:
@@ -199,11 +199,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--split", default="heldout", choices=["heldout", "dev"])
-    parser.add_argument("--rollouts", type=int, default=15)
+    parser.add_argument("--rollouts", type=int, default=40)
     parser.add_argument("--probes", action="store_true", help="print every probe")
     options = parser.parse_args()
     quiet()
-    n_seeds, rollouts = (1, 10) if options.quick else (options.seeds, options.rollouts)
+    n_seeds, rollouts = (1, 24) if options.quick else (options.seeds, options.rollouts)
     results = []
     for seed in range(options.first_seed, options.first_seed + n_seeds):
         results.append(one_seed(seed, options.split, rollouts, 40 if options.quick else 80))

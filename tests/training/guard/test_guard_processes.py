@@ -12,7 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from test_processes import ARGS, cpu_config, difference, pipeline_of, rlaif
+from test_processes import cpu_config, difference, pipeline_of
 from training_data import pairs
 
 from rlaif import pipeline
@@ -47,14 +47,3 @@ def test_two_processes_stop_together(section: dict[str, Any], tiny_model: Path, 
     assert one["stopped_at_step"] == two["stopped_at_step"] is not None
     assert one["kept_step"] == two["kept_step"] < one["stopped_at_step"]
     assert difference(tmp_path / "one" / "models" / "sft", tmp_path / "two" / "models" / "sft") < 1e-4
-
-
-def test_sharded_weights_are_refused(section: dict[str, Any], tmp_path: Path) -> None:
-    launch = {"config_file": str(cpu_config("fsdp", tmp_path)), "num_processes": 2}
-    config = {"run": str(tmp_path / "run"), "train": {"sft": {**section, "args": ARGS, "launch": launch}}}
-    file = tmp_path / "pipeline.yaml"
-    file.write_text(json.dumps(config), encoding="utf-8")
-    done = rlaif("train", "sft", str(file))
-    lines = [line for line in done.stderr.splitlines() if line.startswith("rlaif: ")]
-    assert done.returncode == 2 and len(lines) == 1, done.stderr
-    assert "train.sft.guard: the weights are shared out over the processes (FSDP, DeepSpeed)" in lines[0]

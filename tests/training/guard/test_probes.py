@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from rlaif.config import GuardSection
 from rlaif.errors import ConfigError
 from rlaif.training.guard.monitors import Sample
-from rlaif.training.guard.probes import Written, measured, rewards_of, wins
+from rlaif.training.guard.probes import Probes, Written, measured, rewards_of, wins
 from rlaif.training.rewards import judged_by, missing_end
 
 torch = pytest.importorskip("torch")
@@ -87,3 +88,14 @@ def test_figures_of_each_domain() -> None:
     assert found["refusal_rate"] == pytest.approx(1 / 3) and found["win_rate"] == 0.5
     assert found["a/refusal_rate"] == 1.0 and found["a/win_rate"] == 1.0
     assert found["b/refusal_rate"] == 0.0 and found["b/win_rate"] is None
+
+
+@pytest.mark.parametrize("sharded", ["is_fsdp_enabled", "is_deepspeed_enabled"])
+def test_weights_that_are_shared_out_are_refused(sharded: str, tmp_path: Path) -> None:
+    """A fake trainer: on CPUs accelerate shards nothing, whatever its file says."""
+    from rlaif.training.guard.watch import Guard
+
+    probes = Probes(["q"], [None], {}, {})
+    guard = Guard(GuardSection(probes="p"), probes, method="dpo", where="train.dpo.guard", seed=0, judge=None)
+    with pytest.raises(ConfigError, match=r"train.dpo.guard: the weights are shared out over the processes"):
+        guard.attach(SimpleNamespace(**{sharded: True}), tmp_path, resumed=False)
