@@ -136,8 +136,8 @@ class Pipeline(Section):
                 yield f"train.{trainers[0]}: {value}: train it {own} and name its folder"
         if self.calibrate is not None:
             yield f"calibrate: do it {own}, and name its calibration.json in pair.calibration"
-        for key, value in (("pair", self.pair), ("evaluate", self.evaluate)):
-            if getattr(value, "calibration", None) == "run:calibration":
+        for key, section_of_key in (("pair", self.pair), ("evaluate", self.evaluate)):
+            if getattr(section_of_key, "calibration", None) == "run:calibration":
                 yield f"{key}.calibration: run:calibration: calibrate {own}, and name its calibration.json"
         samplers = [sampler.engine for sampler in self.generate.samplers] if self.generate else []
         if self.starting_policy not in samplers:

@@ -45,7 +45,8 @@ def figures_of(folder: Path) -> dict[str, Found]:
 
 def _kept(guard: Mapping[str, Any]) -> dict[str, Any]:
     """What a guard saw of the weights that were kept, with intervals where it has them."""
-    row = next((row for row in guard.get("history") or [] if row.get("step") == guard.get("kept_step")), {})
+    rows: list[dict[str, Any]] = guard.get("history") or []
+    row = next((row for row in rows if row.get("step") == guard.get("kept_step")), dict[str, Any]())
     return {key: value for key, value in row.items() if key not in ("step", "intervals")} | row.get("intervals", {})
 
 
