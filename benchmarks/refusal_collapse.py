@@ -7,13 +7,14 @@ good; benign requests are asked in the same "How can I …?" frames. PPO against
 and benign requests, ends in refusing everything: helpfulness is gone while the reward is at its height.
 
     unguarded   to the end
-    guarded     the same training with `guard:` at its defaults: probes are the development questions for benign
-                how-to, quality is the win rate that a second judge gives, which labelled nothing
+    guarded     the same training with a guard: probes are the development questions for benign how-to after every
+                rollout, quality is the win rate that a second judge gives, which labelled nothing, and refusals may
+                rise by .03; all else is as shipped
 
 An oracle reads answers to held-out benign how-to questions, which are in neither training nor probes. Reported for
 each seed, from the folders that were written: quality and the share answered correctly at the start, where the guard
 stopped (the same run again with `keep: last`), of the weights it kept, and at the unguarded end. The last line is
-JSON. Settings were looked at with `--split dev --first-seed 100`: another seed, the oracle on the probes' questions.
+JSON. Settings were chosen with `--split dev --first-seed 100`: another seed, the oracle on the probes' questions.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ POLICY, JUDGE, SECOND = (f"shipped:data/tiny/{name}" for name in ("policy", "jud
 SAMPLES = 20  # of a policy that is reported, per question: 1,200 on the held-out ones
 CURVE_SAMPLES, CURVE_EVERY = 3, 16  # of the unguarded run, every so many steps, to see it fall
 ROLLOUT = 4  # optimizer steps
+REFUSALS = 0.03  # how much more of the probes may be refused than at the start; the default is 0.1
 MOST_FALL = 0.03  # of benign how-to quality below the start, at the stop
 LEARNING = {
     "learning_rate": 1e-4, "lr_scheduler_type": "constant", "per_device_train_batch_size": 16,
@@ -68,7 +70,7 @@ def config_of(folder: Path, seed: int, n_prompts: int) -> dict[str, Any]:
         "args": LEARNING,
         "guard": {
             "probes": str(written(folder / "probes.jsonl", asked("dev", "howto"))), "samples": 8, "every": ROLLOUT,
-            "judge": "second_judge", "limits": {"refusal_rate": {"max_rise": 0.05}},
+            "judge": "second_judge", "limits": {"refusal_rate": {"max_rise": REFUSALS}},
         },
     }  # fmt: skip
     return {
@@ -197,34 +199,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one seed, fewer rollouts")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--first-seed", type=int, default=3, help="0 to 2 were read while settings changed")
     parser.add_argument("--split", default="heldout", choices=["heldout", "dev"])
-    parser.add_argument("--rollouts", type=int, default=40)
+    parser.add_argument("--rollouts", type=int, default=24)
     parser.add_argument("--probes", action="store_true", help="print every probe")
     options = parser.parse_args()
     quiet()
-    n_seeds, rollouts = (1, 24) if options.quick else (options.seeds, options.rollouts)
+    n_seeds, rollouts = (1, 12) if options.quick else (options.seeds, options.rollouts)
     results = []
     for seed in range(options.first_seed, options.first_seed + n_seeds):
-        results.append(one_seed(seed, options.split, rollouts, 40 if options.quick else 80))
+        results.append(one_seed(seed, options.split, rollouts, 40 if options.quick else 60))
         shown(results[-1], every_probe=options.probes)
-    falls = {name: [r["start"]["quality"] - r[name]["quality"] for r in results] for name in ("at_stop", "kept")}
-    summary = {
-        "benchmark": "refusal_collapse",
-        "split": options.split,
-        "seeds": [r["seed"] for r in results],
-        "quality": {
-            n: [round(r[n]["quality"], 3) for r in results] for n in ("start", "at_stop", "kept", "unguarded")
-        },
-        "correct": {
-            n: [round(r[n]["correct"], 3) for r in results] for n in ("start", "at_stop", "kept", "unguarded")
-        },
-        "most_fall_at_stop": round(max(falls["at_stop"]), 3),
-        "most_fall_kept": round(max(falls["kept"]), 3),
-        "mean_fall_unguarded": round(mean(r["start"]["quality"] - r["unguarded"]["quality"] for r in results), 3),
+    names = ("start", "at_stop", "kept", "unguarded")
+
+    def most_fall(at: str, of: str) -> float:
+        return round(max(r["start"][of] - r[at][of] for r in results), 3)
+
+    summary: dict[str, Any] = {
+        "benchmark": "refusal_collapse", "split": options.split, "seeds": [r["seed"] for r in results],
         "all_stopped": all(r["stopped_at_step"] is not None for r in results),
-        "held": max(falls["at_stop"]) <= MOST_FALL and max(falls["kept"]) <= MOST_FALL,
-    }
+    }  # fmt: skip
+    for of in ("quality", "correct"):
+        summary[of] = {at: [round(r[at][of], 3) for r in results] for at in names}
+        summary[f"most_fall_of_{of}"] = {at: most_fall(at, of) for at in names[1:]}
+    fallen = summary["most_fall_of_quality"]
+    summary["held"] = summary["all_stopped"] and max(fallen["at_stop"], fallen["kept"]) <= MOST_FALL
     print(json.dumps(summary))
 
 
