@@ -139,7 +139,7 @@ def _told(data: ReportData, record: Record, guard: Record) -> list[str]:
     stopped, kept = guard.get("stopped_at_step"), guard.get("kept_step")
     planned = (record.get("args") or {}).get("max_steps")
     of = f" of {planned:,}" if isinstance(planned, int) and planned > 0 else ""
-    end = f"Stopped at step {stopped:,}{of}: {guard.get('why')}." if stopped is not None else "Never stopped it."
+    end = f"Stopped at step {stopped:,}{of}: {guard.get('why')}." if stopped is not None else "It ran to its end."
     start = " Those are the starting policy's: no probe was better." if kept == 0 else ""
     responses = guard.get("n", 0) * guard.get("samples", 1)
     judge = guard.get("judge")
