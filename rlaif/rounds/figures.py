@@ -47,7 +47,8 @@ def _kept(guard: Mapping[str, Any]) -> dict[str, Any]:
     """What a guard saw of the weights that were kept, with intervals where it has them."""
     rows: list[dict[str, Any]] = guard.get("history") or []
     row = next((row for row in rows if row.get("step") == guard.get("kept_step")), dict[str, Any]())
-    return {key: value for key, value in row.items() if key not in ("step", "intervals")} | row.get("intervals", {})
+    found = {key: value for key, value in row.items() if key not in ("step", "intervals")}
+    return {**found, **row.get("intervals", {})}
 
 
 def _labels(run: RunFolder) -> Iterator[tuple[str, Found]]:
