@@ -15,10 +15,11 @@ from rlaif.metrics import Estimate
 from rlaif.records import Preference, Prompt
 from rlaif.stages.audit import gates
 from rlaif.stages.audit.material import Found, Missing
+from rlaif.stages.contest import AFTER
 from rlaif.store import RunFolder
 
 BY_JUDGE = ("win_rate", "judges", "by_principle", "judge_minus_oracle")  # followed by a judge's name
-EVALUATED = (*BY_JUDGE, "length", "length_ratio", "metrics", "oracle_win_rate", "by_domain")
+EVALUATED = (*BY_JUDGE, "length", "length_ratio", "metrics", "oracle_win_rate", "by_domain", "policy")
 OWN = ("preferences", "labelled", "consistent")  # from the tables
 OF_FILES = ("audit", "training", "guard")  # followed by a figure of the audit, the trainer's log, or a guard's probes
 _ENDS = ("low", "high")  # of an estimate's interval
@@ -31,6 +32,7 @@ def figures_of(folder: Path) -> dict[str, Found]:
     found = dict(_labels(RunFolder(folder)))
     for name in EVALUATED:
         found |= _flat(name, evaluation.get(name))
+    found |= _flat("policy", (evaluation.get("contestants") or {}).get(AFTER))
     before, after = found.get("length.before"), found.get("length.after")
     if isinstance(before, Estimate) and isinstance(after, Estimate) and before.value:
         found["length_ratio"] = Estimate(after.value / before.value, None, None, after.n)

@@ -40,6 +40,14 @@ def folder(tmp_path: Path) -> Path:
         "length": {"unit": "characters", "before": estimate(80.0), "after": estimate(120.0)},
         "judges": {"judge": {"length_controlled_win_rate": 0.55, "excluded": {"tie": 2}}},
         "oracle_win_rate": None,
+        "contestants": {
+            "before": {"n": 40, "finished": {"mean": estimate(0.9), "difference": None}},
+            "after": {
+                "finished": {"mean": estimate(0.8), "difference": estimate(-0.1, 0.2)},
+                "kl": {"per_response": estimate(3.5, 1.0), "k3_per_token": None, "reason": None},
+                "skills": {"facts": {"n": 9, "accuracy": {"mean": estimate(0.7), "difference": estimate(-0.02)}}},
+            },
+        },
     }
     (tmp_path / "evaluation" / "evaluation.json").write_text(json.dumps(evaluation))
     audit = {"figures": {"label_mass": {"value": None, "reason": "no log-probs"}, "tie_rate": estimate(0.2)}}
@@ -68,6 +76,12 @@ def test_every_figure_has_a_dotted_name(folder: Path) -> None:
         "metrics.quality.before": 0.5,
         "metrics.quality.after": 0.58,
         "metrics.quality.difference": 0.08,
+        "policy.finished.mean": 0.8,
+        "policy.finished.difference": -0.1,
+        "policy.kl.per_response": 3.5,
+        "policy.skills.facts.n": 9.0,
+        "policy.skills.facts.accuracy.mean": 0.7,
+        "policy.skills.facts.accuracy.difference": -0.02,
         "audit.tie_rate": 0.2,
         "training.loss": 0.5,  # the last point that has it
         "training.rewards/margins": 0.1,
