@@ -102,10 +102,10 @@ def table(by_seed: Sequence[Mapping[str, Any]], measure: str) -> dict[str, Any]:
     return figures
 
 
-def reward(seeds: int, split: str, quick: bool, pieces: Pieces) -> dict[str, Any]:
+def reward(seeds: Sequence[int], split: str, quick: bool, pieces: Pieces) -> dict[str, Any]:
     n_prompts, n_samples, limit, rounds, members = (30, 3, 20, 2, 2) if quick else (160, 8, 400, ROUNDS, MEMBERS)
     by_seed: list[dict[str, Any]] = []
-    for seed in range(seeds):
+    for seed in seeds:
         world = judged(seed, n_prompts, n_samples)
         test = TestSet(**pieces.get(f"test-{split}-{limit}-{seed}", partial(test_set, seed, split, limit, 4)))
         by_seed.append({})
@@ -120,6 +120,7 @@ def main() -> None:
     parser.add_argument("--part", choices=("reward", "tournaments", "policies", "all"), default="all")
     parser.add_argument("--quick", action="store_true", help="one seed of little of everything: does it run at all?")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--split", choices=("dev", "heldout"), default="heldout")
     parser.add_argument("--minutes", type=float, help="stop after that; what is done is kept under build/")
     parser.add_argument("--simulated", action="store_true", help="tournaments: drawn ones instead of recorded ones")
@@ -127,8 +128,8 @@ def main() -> None:
     args = parser.parse_args()
     quiet()
     pieces = Pieces(args.minutes)
-    seeds = 1 if args.quick else args.seeds
-    found: dict[str, Any] = {"split": args.split, "seeds": seeds}
+    seeds = range(args.first_seed, args.first_seed + (1 if args.quick else args.seeds))
+    found: dict[str, Any] = {"split": args.split, "seeds": list(seeds)}
     if args.part in ("reward", "all"):
         found["reward"] = reward(seeds, args.split, args.quick, pieces)
     if args.part in ("tournaments", "all"):

@@ -127,11 +127,11 @@ def one_seed(seed: int, split: str, sizes: tuple[int, int, int], ways: Sequence[
     return found
 
 
-def policies(seeds: int, split: str, quick: bool, pieces: Pieces) -> dict[str, Any]:
+def policies(seeds: Sequence[int], split: str, quick: bool, pieces: Pieces) -> dict[str, Any]:
     sizes = (30, 3, 16) if quick else (160, 8, 400)
     ways = list(WAYS)[:2] if quick else list(WAYS)
     get: Get = (lambda _, make: make()) if quick else pieces.get
-    by_seed = [one_seed(seed, split, sizes, ways, get) for seed in range(seeds)]
+    by_seed = [one_seed(seed, split, sizes, ways, get) for seed in seeds]
     found: dict[str, Any] = {}
     print(f"\n{'way':34}{'quality':>9}   over the first, 95 % over prompts   by seed")
     for way in by_seed[0]:

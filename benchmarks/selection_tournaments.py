@@ -121,7 +121,9 @@ def play(data: Sequence[replay.Recorded], name: str, seed: int, calls: Sequence[
     return found
 
 
-def tournaments(folder: Path | None, seeds: int, quick: bool, simulated: bool = False) -> dict[str, Any] | None:
+def tournaments(
+    folder: Path | None, seeds: Sequence[int], quick: bool, simulated: bool = False
+) -> dict[str, Any] | None:
     path = (folder or ROOT.parent / "shared" / "data" / "qlora") / "vicuna_pairwise_gpt4.jsonl.gz"
     if not path.exists() and not simulated:
         print(f"\ntournaments: skipped: {path.name} is not in {path.parent}")
@@ -131,14 +133,14 @@ def tournaments(folder: Path | None, seeds: int, quick: bool, simulated: bool = 
     found: dict[str, Any] = {}
     print("\n" + f"{'rule':24}{'measure':10}" + "".join(f"{n:>24} calls" for n in calls))
     for rule in PLAYED:
-        runs = [play(data, rule, seed, calls) for seed in range(seeds)]
+        runs = [play(data, rule, seed, calls) for seed in seeds]
         for name in ("gap_kept", "best_kept", "tau"):
             values = {n: [run[n][name] for run in runs] for n in calls}
             found.setdefault(rule, {})[name] = {n: [round(x, 4) for x in of] for n, of in values.items()}
             cells = [f"{np.mean(of):.3f} [{min(of):.3f}, {max(of):.3f}]".rjust(30) for of in values.values()]
             print(f"{rule:24}{name:10}" + "".join(cells), flush=True)
     judge = replay.TournamentJudge(judge=replay.pairwise(), scheme="best_worst", calls=None)
-    kept = [replay.gap_kept(data, judge, "bradley_terry", seed)[:2] for seed in range(seeds)]
+    kept = [replay.gap_kept(data, judge, "bradley_terry", seed)[:2] for seed in seeds]
     found["tournament"] = {"gap_kept": [round(x, 4) for x, _ in kept], "calls": round(float(kept[0][1]), 2)}
     print(f"{'tournament':24}{'gap_kept':10}{np.mean([x for x, _ in kept]):.3f} at {kept[0][1]:.1f} calls")
     return found

@@ -167,18 +167,21 @@ def oracle_of(prompt: Any, text: str) -> float:
 
 
 class Pieces:
-    """Results of the parts of a long run, kept under build/: stopped after some minutes, the same command goes on."""
+    """Results of the parts of a long run, kept under build/: stopped after some minutes, but not before one part is
+    done, the same command goes on."""
 
     def __init__(self, minutes: float | None) -> None:
         self._until = None if minutes is None else time.monotonic() + 60 * minutes
+        self._some = False
 
     def get(self, name: str, make: Callable[[], Mapping[str, Floats]]) -> dict[str, Floats]:
         """What `make` gave for this name, now or before."""
         path = BUILD / "pieces" / f"{name}.npz"
         if not path.exists():
-            if self._until is not None and time.monotonic() > self._until:
+            if self._some and self._until is not None and time.monotonic() > self._until:
                 sys.exit(f"stopped before {name}; the same command goes on from there")
             found = make()
+            self._some = True
             path.parent.mkdir(parents=True, exist_ok=True)
             np.savez(path, **found)
         with np.load(path) as kept:
