@@ -42,7 +42,7 @@ ARGS: dict[str, dict[str, Any]] = {
         "per_device_train_batch_size": 8, "max_length": 256,
     },
     "dpo": {
-        "learning_rate": 4e-4, "lr_scheduler_type": "cosine", "warmup_steps": 5, "num_train_epochs": 6,
+        "learning_rate": 4e-4, "lr_scheduler_type": "cosine", "warmup_steps": 5, "num_train_epochs": 12,
         "per_device_train_batch_size": 8, "max_length": 256, "beta": 0.1,
     },
     "ppo": {
@@ -68,7 +68,7 @@ def one_seed(seed: int, split: str, trainers: list[str], folder: Path, limit: in
             engines[name] = {**POLICY, "model": str(out)}
     section = {
         "prompts": {"path": files["asked"]}, "before": "policy", "after": next(iter(seconds)),
-        "policies": list(seconds)[1:], "judges": ["judge"], "n": 2, "max_tokens": 64, "kl": True,
+        "policies": list(seconds)[1:], "judges": ["judge"], "n": 1, "max_tokens": 64, "kl": True,
         "metrics": ["rlaif.world.oracle:score"],
         "skills": {"facts": {"dataset": files["facts"], "greedy": True}},
     }  # fmt: skip
