@@ -34,14 +34,26 @@ def check(launch: LaunchSection | None, where: str) -> None:
 
 
 def join(args: Mapping[str, Any]) -> None:
-    """Start the process group that the trainer, with these arguments of its own, then takes over."""
+    """Start the process group that the trainer, with these arguments of its own, then takes over.
+
+    Errors: ConfigError for FSDP on CPUs, where accelerate shares nothing out and says nothing of it.
+    """
     if n_processes() == 1:
         return
+    cpu = bool(args.get("use_cpu")) or _is_set("ACCELERATE_USE_CPU")
+    if cpu and _is_set("ACCELERATE_USE_FSDP"):
+        raise ConfigError(
+            "launch: FSDP on CPUs: accelerate would train with DDP, every process holding the whole model; take "
+            "distributed_type: MULTI_GPU for that (shipped:pipelines/accelerate/ddp.yaml), or GPUs"
+        )
     from accelerate import PartialState
 
-    cpu = bool(args.get("use_cpu")) or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
     timeout = timedelta(seconds=float(args.get("ddp_timeout") or _TIMEOUT_S))
     PartialState(cpu=cpu, backend=args.get("ddp_backend"), timeout=timeout)
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() in ("1", "true")
 
 
 def from_main(make: Callable[[], _T]) -> _T:

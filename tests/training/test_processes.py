@@ -1,4 +1,4 @@
-"""Two processes, started by `accelerate launch`, train what one trains: data parallel and fully sharded."""
+"""Two processes, started by `accelerate launch`, train what one trains."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from rlaif.config import Pipeline
 from rlaif.config.training import LaunchSection
 from rlaif.errors import ConfigError
 from rlaif.paths import shipped
+from rlaif.training import processes
 
 Write = Callable[..., Path]
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,21 +57,26 @@ def difference(a: Path, b: Path) -> float:
 
 
 @pytest.mark.integration  # starts two processes that import torch and train
-@pytest.mark.parametrize(("kind", "trainer"), [("ddp", "sft"), ("fsdp", "dpo")])
-def test_two_processes_are_one(
-    tiny_model: Path, write_dataset: Write, tmp_path: Path, kind: str, trainer: str
-) -> None:
+@pytest.mark.parametrize("trainer", ["sft", "dpo"])
+def test_two_processes_are_one(tiny_model: Path, write_dataset: Write, tmp_path: Path, trainer: str) -> None:
     data = write_dataset(train=[{**row, "probability": 0.6 + 0.02 * i} for i, row in enumerate(pairs(16))])
     section = {"model": str(tiny_model), "dataset": str(data)}
     section |= {"soft_labels": True} if trainer == "dpo" else {}
     one = trained(pipeline_of(tmp_path / "one", trainer, dict(section), 8), trainer, tmp_path / "one")
-    launch = {"config_file": str(cpu_config(kind, tmp_path)), "num_processes": 2}
+    launch = {"config_file": str(cpu_config("ddp", tmp_path)), "num_processes": 2}
     two = trained(pipeline_of(tmp_path / "two", trainer, dict(section), 4, launch), trainer, tmp_path / "two")
     assert json.loads((two / "training.json").read_text())["processes"] == 2
     assert difference(one, two) < 1e-4
     assert difference(one, tiny_model) > 1e-3  # it did train
     assert sorted(p.name for p in one.iterdir()) == sorted(p.name for p in two.iterdir())
     assert [path.name for path in two.parent.iterdir()] == [trainer]
+
+
+def test_fsdp_on_cpus_is_not_silently_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "ACCELERATE_USE_FSDP": "true"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="FSDP on CPUs: accelerate would train with DDP"):
+        processes.join({"use_cpu": True})
 
 
 def rlaif(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
