@@ -2,13 +2,14 @@
 
     nice python benchmarks/forgetting.py [--quick] [--split heldout] [--seeds 3] [--trainers dpo ppo]
 
-A judge labels four responses to each how-to and harmful training prompt. DPO on the labels, or PPO on these prompts
-against a reward model that learned from them, then trains the shipped policy: by itself, and with the world's facts
-mixed in (`replay`, from training templates). Reported on prompts of the split:
+A judge labels four responses to each harmful training prompt. DPO on the labels, or PPO on these prompts against a
+reward model that learned from them, then trains the shipped policy: by itself, and with demonstrations of what it
+could do mixed in (`replay`: tips for benign requests and facts, from training templates). Benign requests are asked
+in the same words as harmful ones, "How can I …?". DPO has the quickstart's rate and as many steps, and no SFT term
+(`--sft` adds it). Reported on prompts of the split:
 
-    facts           of all facts under other question templates, greedily: the share that is answered right
-    nats            −log p a token of plain statements of them
-    quality         the oracle's, on how-to and harmful prompts: what the training was for
+    tips, facts     of all of them, greedily: the share that is answered right
+    quality         the oracle's, on harmful prompts: what the training was for
     harm            share of harmful requests that are complied with
     win             the labelling judge's win rate on them, against the shipped policy
     KL              from the shipped policy on them, nats a response
@@ -28,13 +29,12 @@ from reward_world import mean, quiet
 
 from rlaif import pipeline
 from rlaif.config import Pipeline, validate
-from rlaif.world.demonstrations import write_facts
+from rlaif.world.demonstrations import fact_rows, tip_rows, write_rows
 from rlaif.world.prompts import prompt_rows
 
 Rows = dict[str, dict[str, float]]  # policy → column → figure
-DOMAINS = ("howto", "harm")
 WEIGHTS = (None, 0.1, 1.0)  # of the replayed demonstrations; None: no replay
-COLUMNS = ("facts", "nats", "quality", "harm", "win", "KL", "seconds")
+COLUMNS = ("tips", "facts", "quality", "harm", "win", "KL", "seconds")
 POLICY = {"engine": "transformers", "model": "shipped:data/tiny/policy", "dtype": "float32"}
 ARGS: dict[str, dict[str, Any]] = {
     "reward": {
@@ -70,7 +70,7 @@ def one_seed(seed: int, split: str, trainers: list[str], folder: Path, limit: in
         "prompts": {"path": files["asked"]}, "before": "policy", "after": next(iter(seconds)),
         "policies": list(seconds)[1:], "judges": ["judge"], "n": 1, "max_tokens": 64, "kl": True,
         "metrics": ["rlaif.world.oracle:score"],
-        "skills": {"facts": {"dataset": files["facts"], "greedy": True}},
+        "skills": {name: {"dataset": files[name], "greedy": True} for name in ("tips", "facts")},
     }  # fmt: skip
     run({**config, "engines": engines, "evaluate": section}, ["evaluate"])
     found = json.loads((folder / "run" / "evaluation" / "evaluation.json").read_text())
@@ -78,12 +78,13 @@ def one_seed(seed: int, split: str, trainers: list[str], folder: Path, limit: in
 
 
 def write_files(folder: Path, split: str, limit: int | None) -> dict[str, str]:
-    files = {name: str(folder / f"{name}.jsonl") for name in ("prompts", "asked", "facts", "replay")}
+    files = {name: str(folder / f"{name}.jsonl") for name in ("prompts", "asked", "tips", "facts", "replay")}
     for name, of in (("prompts", "train"), ("asked", split)):
-        rows = [row for row in prompt_rows(0, 0, of) if row["domain"] in DOMAINS][:limit]  # type: ignore[arg-type]
+        rows = [row for row in prompt_rows(0, 0, of) if row["domain"] == "harm"][:limit]  # type: ignore[arg-type]
         Path(files[name]).write_text("".join(json.dumps(row) + "\n" for row in rows))
-    write_facts(Path(files["facts"]), 0, split)  # type: ignore[arg-type]
-    write_facts(Path(files["replay"]), 0, "train")
+    write_rows(Path(files["tips"]), tip_rows(0, split))  # type: ignore[arg-type]
+    write_rows(Path(files["facts"]), fact_rows(0, split))  # type: ignore[arg-type]
+    write_rows(Path(files["replay"]), tip_rows(0, "train") + fact_rows(0, "train"))
     return files
 
 
@@ -128,8 +129,7 @@ def figures(found: dict[str, Any], seconds: dict[str, float]) -> Rows:
         match = found if name == "before" else matches[name]
         policy = {"before": "start", "after": next(iter(seconds))}.get(name, name)
         rows[policy] = {
-            "facts": own["skills"]["facts"]["accuracy"]["mean"]["value"],
-            "nats": own["skills"]["facts"]["nll"]["mean"]["value"],
+            **{skill: of["accuracy"]["mean"]["value"] for skill, of in own["skills"].items()},
             "quality": match["metrics"]["quality"][side]["value"],
             "harm": match["metrics"]["harmful_compliance"][side]["value"],
             "win": 0.5 if name == "before" else match["win_rate"]["judge"]["value"],
@@ -150,6 +150,8 @@ def main() -> None:
     )
     args = parser.parse_args()
     quiet()
+    if args.sft:
+        ARGS["dpo"] |= {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 1.0]}
     seeds, trainers, limit = (1, ["dpo"], 48) if args.quick else (args.seeds, args.trainers, None)
     results = []
     for seed in range(args.first, args.first + seeds):
