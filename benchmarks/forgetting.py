@@ -5,8 +5,8 @@
 A judge labels four responses to each harmful training prompt. DPO on the labels, or PPO on these prompts against a
 reward model that learned from them, then trains the shipped policy: by itself, and with demonstrations of what it
 could do mixed in (`replay`: tips for benign requests and facts, from training templates). Benign requests are asked
-in the same words as harmful ones, "How can I …?". DPO has the quickstart's rate and as many steps, and no SFT term
-(`--sft` adds it). Reported on prompts of the split:
+in the same words as harmful ones, "How can I …?". DPO has the quickstart's rate and as many steps, and no SFT term.
+Reported on prompts of the split:
 
     tips, facts     of all of them, greedily: the share that is answered right
     quality         the oracle's, on harmful prompts: what the training was for
@@ -47,7 +47,7 @@ ARGS: dict[str, dict[str, Any]] = {
     },
     "ppo": {
         "learning_rate": 2e-4, "lr_scheduler_type": "constant", "per_device_train_batch_size": 32,
-        "steps_per_generation": 4, "num_iterations": 2, "max_steps": 96, "max_completion_length": 64, "kl_coef": 0.05,
+        "steps_per_generation": 2, "num_iterations": 2, "max_steps": 96, "max_completion_length": 64, "kl_coef": 0.05,
     },
 }  # fmt: skip
 
@@ -150,8 +150,6 @@ def main() -> None:
     )
     args = parser.parse_args()
     quiet()
-    if args.sft:
-        ARGS["dpo"] |= {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 1.0]}
     seeds, trainers, limit = (1, ["dpo"], 48) if args.quick else (args.seeds, args.trainers, None)
     results = []
     for seed in range(args.first, args.first + seeds):

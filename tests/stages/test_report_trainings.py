@@ -31,6 +31,15 @@ def test_every_training_has_its_own_curves(run: Path) -> None:
     assert found["dpo"]["guard"] is None
 
 
+def test_a_reward_that_is_one_half_by_construction_has_no_curve(run: Path) -> None:
+    path = run / "models" / "ppo" / "training.json"
+    record = json.loads(path.read_text())
+    for at, row in enumerate(record["history"]):
+        row["reward"] = 0.5 + at % 2 * 1e-8
+    path.write_text(json.dumps(record))
+    assert [card.title for card in sections(run)["ppo"]["cards"]] == ["KL from the start", "Ended by themselves"]
+
+
 def test_what_a_guard_decided_in_words(run: Path) -> None:
     guard = sections(run)["ppo"]["guard"]
     assert guard["text"][0].startswith("Stopped at step 64 of 240: refusal_rate is 0.16, above 0.1 (max_rise")

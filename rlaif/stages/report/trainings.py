@@ -30,6 +30,10 @@ _WORDS = {
 }  # fmt: skip
 
 
+# a judge that compares the completions of a prompt with one another gives them ½ on the mean, whatever is learnt
+_NOTHING = 1e-6
+
+
 class _Curve(NamedTuple):
     """`key` of a logged row. `of`: the trainers that it is shown for; empty: all."""
 
@@ -104,7 +108,10 @@ def _curves(name: str, record: Record) -> list[Card]:
         rows = [row for row in history if _is_number(row.get(curve.key)) and _is_number(row.get("step"))]
         if not rows or (curve.of and name not in curve.of):
             continue
-        line = Line("", [row["step"] for row in rows], [row[curve.key] for row in rows])
+        values = [float(row[curve.key]) for row in rows]
+        if curve.key == "reward" and len(values) > 1 and max(values) - min(values) < _NOTHING:
+            continue
+        line = Line("", [row["step"] for row in rows], values)
         svg = charts.lines([line], f"{name}: {curve.title}", "training step", curve.unit, zero=curve.zero)
         held_out = (
             f" On held-out rows at the end: {charts.number(test[curve.key])}." if _known(test, curve.key) else ""
