@@ -2,8 +2,8 @@
 
     nice python benchmarks/forgetting.py [--quick] [--split heldout] [--seeds 3] [--trainers dpo ppo]
 
-A judge labels four responses to each harmful training prompt. DPO on the labels, or PPO on these prompts against a
-reward model that learned from them, then trains the shipped policy: by itself, and with demonstrations of what it
+A judge labels four responses to each harmful training prompt. PPO on these prompts against a reward model that
+learned from the labels, or DPO on them, then trains the shipped policy: by itself, and with demonstrations of what it
 could do mixed in (`replay`: tips for benign requests and facts, from training templates). Benign requests are asked
 in the same words as harmful ones, "How can I …?". DPO has the quickstart's rate and as many steps, and no SFT term.
 Reported on prompts of the split:
@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument(
-        "--trainers", nargs="+", choices=("dpo", "ppo"), default=["dpo"], help="PPO takes four times as long"
+        "--trainers", nargs="+", choices=("dpo", "ppo"), default=["ppo"], help="which of them to train"
     )
     args = parser.parse_args()
     quiet()
