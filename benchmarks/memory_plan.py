@@ -59,7 +59,7 @@ def watch():
 class Trained(Exception):
     pass
 
-def fit(method, trainer, checkpoint, n_rows):
+def fit(method, trainer, checkpoint, n_rows, guard):
     trainer.train()
     raise Trained
 
